@@ -1,0 +1,1 @@
+"""Arterial's contracts (`arterial.api`) and a small client for callers."""
