@@ -1,0 +1,135 @@
+"""A gRPC channel that retries what may be retried, bounds every unary call in time and raises `ArterialError`."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from arterial.errors import from_rpc
+
+Metadata = tuple[tuple[str, str], ...]
+# Given the caller's timeout and metadata, what goes out: the place of deadlines and traces of a surrounding service.
+Outgoing = Callable[[float | None, Metadata], tuple[float | None, Metadata]]
+# Longest time of a unary call for which the caller named none: nothing waits for ever.
+DEFAULT_TIMEOUT_SECONDS = 5.0
+# A frame of records, or a page of 1,000 resources.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+
+def service_config(attempts: int) -> str:
+    """Retries on UNAVAILABLE. `retryPolicy` must sit inside `methodConfig`: anywhere else gRPC ignores it in silence."""
+    policy = {
+        "maxAttempts": attempts,
+        "initialBackoff": "0.05s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}] if attempts > 1 else []})
+
+
+@dataclass(frozen=True)
+class _Method:
+    """Any method of a channel: prepares the call, and wraps it so that its errors are typed."""
+
+    call: Any
+    outgoing: Outgoing
+    unary: bool
+
+    def __call__(self, request: Any = None, timeout: float | None = None, metadata: Sequence[tuple[str, str]] | None = None) -> "Call":
+        if timeout is None and self.unary:
+            timeout = DEFAULT_TIMEOUT_SECONDS
+        timeout, sent = self.outgoing(timeout, tuple(metadata or ()))
+        return Call(self.call(request, timeout=timeout, metadata=sent))
+
+
+class Call:
+    """A call in flight: await it, iterate it, cancel it; failures are `ArterialError`."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._result().__await__()
+
+    async def _result(self) -> Any:
+        try:
+            return await self._call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            async for response in self._call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
+
+
+def _unchanged(timeout: float | None, metadata: Metadata) -> tuple[float | None, Metadata]:
+    return timeout, metadata
+
+
+class Channel(grpc.aio.Channel):
+    """Wraps a channel of gRPC; generated stubs take it as one."""
+
+    def __init__(self, inner: grpc.aio.Channel, outgoing: Outgoing = _unchanged) -> None:
+        self._inner = inner
+        self._outgoing = outgoing
+
+    async def __aenter__(self) -> "Channel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Closes the channel; calls in flight may go on for `grace` seconds."""
+        await self._inner.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """The channel's connectivity."""
+        return self._inner.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Waits until the connectivity is another."""
+        await self._inner.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Waits until the server is connected."""
+        await self._inner.channel_ready()
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """One request, one response."""
+        return _Method(self._inner.unary_unary(*args, **kwargs), self._outgoing, True)
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """One request, a stream of responses."""
+        return _Method(self._inner.unary_stream(*args, **kwargs), self._outgoing, False)
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """A stream of requests, one response."""
+        return _Method(self._inner.stream_unary(*args, **kwargs), self._outgoing, False)
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """A stream of requests, a stream of responses."""
+        return _Method(self._inner.stream_stream(*args, **kwargs), self._outgoing, False)
+
+
+def connect(
+    address: str, *, credentials: grpc.ChannelCredentials | None = None, attempts: int = 4, outgoing: Outgoing = _unchanged
+) -> Channel:
+    """A channel to host:port; plain text only without credentials. `attempts` counts the first try."""
+    options = [
+        ("grpc.service_config", service_config(attempts)),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ]
+    if credentials is None:
+        return Channel(grpc.aio.insecure_channel(address, options=options), outgoing)
+    return Channel(grpc.aio.secure_channel(address, credentials, options=options), outgoing)
