@@ -182,7 +182,7 @@ def load(config_class: type[C], path: Path | None) -> C:
         raise ArterialError(Reason.INVALID_REQUEST, f"configuration file {path} does not exist")
     bound: type[C] = type(config_class.__name__, (config_class,), {"source_file": path, "__module__": config_class.__module__})
     try:
-        return bound()
+        return bound()  # type: ignore[call-arg]
     except ValidationError as error:
         violations = [Violation(".".join(str(part) for part in item["loc"]) or "(whole)", item["msg"]) for item in error.errors()]
         raise ArterialError(
