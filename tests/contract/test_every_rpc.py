@@ -220,10 +220,12 @@ async def test_a_bad_request_names_the_field(addresses: dict[str, str], method: 
 async def test_health_and_reflection_name_the_service(addresses: dict[str, str], service: ServiceDescriptor) -> None:
     """A stranger's client discovers the service and its health."""
     async with grpc.aio.insecure_channel(address_of(addresses, service)) as connection:
-        health = await health_pb2_grpc.HealthStub(connection).Check(health_pb2.HealthCheckRequest(service=service.full_name))
+        stubs: Any = health_pb2_grpc
+        health = await stubs.HealthStub(connection).Check(health_pb2.HealthCheckRequest(service=service.full_name))
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         asked = reflection_pb2.ServerReflectionRequest(list_services="")
-        stub = reflection_pb2_grpc.ServerReflectionStub(connection)
+        discovery: Any = reflection_pb2_grpc
+        stub = discovery.ServerReflectionStub(connection)
         async for reply in stub.ServerReflectionInfo(iter([asked])):
             assert service.full_name in [listed.name for listed in reply.list_services_response.service]
             break

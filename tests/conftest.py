@@ -1,0 +1,71 @@
+"""The real engines, started once per session on free loopback ports, when a test first asks for one."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from chassis.config import KafkaConfig, LakeConfig, OlapConfig
+from deploy.local import clickhouse, kafka, postgres, redis
+from deploy.local.child import LOOPBACK, free_port
+
+
+@pytest.fixture(scope="session")
+def engines_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the engines keep their data."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="session")
+async def kafka_config(engines_dir: Path) -> AsyncIterator[KafkaConfig]:
+    """A running Kafka."""
+    port = free_port()
+    child = await kafka.start(engines_dir / "kafka", port)
+    yield KafkaConfig(bootstrap=f"{LOOPBACK}:{port}")
+    await child.stop()
+
+
+@pytest.fixture(scope="session")
+async def redis_url(engines_dir: Path) -> AsyncIterator[str]:
+    """A running Redis."""
+    port = free_port()
+    child = await redis.start(engines_dir / "redis", port)
+    yield f"redis://{LOOPBACK}:{port}"
+    await child.stop()
+
+
+@pytest.fixture(scope="session")
+async def postgres_port(engines_dir: Path) -> AsyncIterator[int]:
+    """A running PostgreSQL."""
+    port = free_port()
+    child = await postgres.start(engines_dir / "postgres", port)
+    yield port
+    await child.stop()
+
+
+@pytest.fixture
+async def database_url(postgres_port: int) -> str:
+    """A database of its own for every test."""
+    return await postgres.create_database(postgres_port, f"test_{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture(scope="session")
+async def clickhouse_port(engines_dir: Path) -> AsyncIterator[int]:
+    """The running ClickHouse engine."""
+    port = free_port()
+    child = await clickhouse.start(engines_dir / "clickhouse", port)
+    yield port
+    await child.stop()
+
+
+@pytest.fixture
+def olap_config(clickhouse_port: int) -> OlapConfig:
+    """A database of its own for every test."""
+    return OlapConfig(port=clickhouse_port, database=f"test_{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def lake_config(tmp_path: Path) -> LakeConfig:
+    """An empty lake."""
+    return LakeConfig(root=str(tmp_path / "lake"))
