@@ -11,10 +11,15 @@ _VALIDATOR = Validator()
 
 def check(request: Message) -> None:
     """Raises INVALID_REQUEST with one violation per field that breaks a constraint."""
-    broken = _VALIDATOR.collect_violations(request)
-    if broken:
-        violations = [Violation(_path(violation), violation.proto.message or violation.proto.rule_id) for violation in broken]
+    violations = violations_of(request)
+    if violations:
         raise ArterialError(Reason.INVALID_REQUEST, "the request breaks the contract", violations=violations)
+
+
+def violations_of(message: Message) -> list[Violation]:
+    """One violation per field that breaks a constraint; none if the message keeps them all."""
+    broken = _VALIDATOR.collect_violations(message)
+    return [Violation(_path(violation), violation.proto.message or violation.proto.rule_id) for violation in broken]
 
 
 def _path(violation: RuleViolation) -> str:

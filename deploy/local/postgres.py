@@ -16,7 +16,7 @@ async def start(folder: Path, port: int) -> Child:
     """Starts PostgreSQL on a loopback port, with its data in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     server = await asyncio.to_thread(_initialise, folder / "data")
-    command = [server.bin_path / "postgres", "-D", server.pgdata, "-p", str(port)]
+    command: list[str | Path] = [server.bin_path / "postgres", "-D", server.pgdata, "-p", str(port)]
     settings = [part for key, value in OPTIONS.items() for part in ("-c", f"{key}={value}")]
     child = Child.start("postgres", [*command, *settings], folder / "postgres.log", user=server.system_user)
     await child.healthy(lambda: _answers(port))

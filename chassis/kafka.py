@@ -1,0 +1,102 @@
+"""Kafka: topics as declared, consumers that read only what was committed, producers that batch."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from chassis.config import KafkaConfig
+from chassis.topics import Topic
+
+# The largest batch of a producer; brokers refuse more than 1 MiB by default, headers and framing included.
+MAX_BATCH_BYTES = 900_000
+Headers = Sequence[tuple[str, bytes]]
+
+
+async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic], replication: int = -1) -> None:
+    """Creates what is missing; what is there stays as it is. `replication` -1 leaves it to the broker's default."""
+    admin = AIOKafkaAdminClient(**config.client_options())
+    await admin.start()
+    try:
+        wanted = [
+            NewTopic(
+                topic.name,
+                topic.partitions,
+                replication,
+                topic_configs={"retention.ms": str(topic.retention_seconds * 1000), "max.message.bytes": "1048588"},
+            )
+            for topic in topics
+        ]
+        reply = await admin.create_topics(wanted)
+        for name, code, *_ in reply.topic_errors:
+            if code and for_code(code) is not TopicAlreadyExistsError:
+                raise for_code(code)(name)
+    finally:
+        await admin.close()
+
+
+def consumer(config: KafkaConfig, *topics: str, **options: Any) -> AIOKafkaConsumer:
+    """A consumer that sees committed records only and never guesses a position."""
+    defaults = {
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "max_partition_fetch_bytes": 2 * 1024 * 1024,
+        "fetch_max_wait_ms": 100,
+    }
+    return AIOKafkaConsumer(*topics, **config.client_options(), **(defaults | options))
+
+
+def producer(config: KafkaConfig, **options: Any) -> AIOKafkaProducer:
+    """An idempotent producer that waits for all replicas."""
+    defaults: dict[str, Any] = {
+        "enable_idempotence": True,
+        "acks": "all",
+        "compression_type": "lz4",
+        "max_batch_size": MAX_BATCH_BYTES,
+        "linger_ms": 0,
+    }
+    return AIOKafkaProducer(**config.client_options(), **(defaults | options))
+
+
+async def send_all(
+    kafka: AIOKafkaProducer, target: TopicPartition, records: Sequence[tuple[bytes | None, bytes]], headers: Headers = ()
+) -> list[int]:
+    """Sends (key, value) pairs to one partition, in order, in as few batches as fit; returns their offsets once all replicas have them."""
+    futures = []
+    counts = []
+    builder = kafka.create_batch()
+    for key, value in records:
+        if builder.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+            counts.append(builder.record_count())
+            futures.append(await kafka.send_batch(builder, target.topic, partition=target.partition))
+            builder = kafka.create_batch()
+            if builder.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+                raise ValueError(f"a record of {len(value)} bytes does not fit a batch of {MAX_BATCH_BYTES}")
+    if builder.record_count():
+        counts.append(builder.record_count())
+        futures.append(await kafka.send_batch(builder, target.topic, partition=target.partition))
+    offsets: list[int] = []
+    for metadata, count in zip(await asyncio.gather(*futures), counts, strict=True):
+        offsets.extend(range(metadata.offset, metadata.offset + count))
+    return offsets
+
+
+def partitions(topic: Topic) -> list[TopicPartition]:
+    """All partitions of a topic."""
+    return [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+
+
+async def end_offsets(config: KafkaConfig, topics: Iterable[Topic]) -> Mapping[TopicPartition, int]:
+    """Last stable offsets (exclusive ends) of all partitions."""
+    client = consumer(config)
+    await client.start()
+    try:
+        wanted = [partition for topic in topics for partition in partitions(topic)]
+        client.assign(wanted)
+        return dict(await client.end_offsets(wanted)) if wanted else {}
+    finally:
+        await client.stop()

@@ -1,0 +1,199 @@
+"""Delta tables whose progress is part of the very commit that moves the rows (one-way doors 5 to 7 of the design)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+
+from chassis.config import LakeConfig
+from chassis.logs import logger
+
+# A file is one block of the OLAP engine and one unit of its deduplication.
+MAX_FILE_ROWS = 2_000_000
+# Attempts of one commit against other writers of the table before the caller is told.
+MAX_ATTEMPTS = 10
+# Every so many commits the log is condensed into a checkpoint, so that opening a table stays cheap.
+CHECKPOINT_EVERY = 100
+_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=MAX_FILE_ROWS)
+_log = logger(__name__)
+
+
+class Superseded(Exception):
+    """Another writer moved this progress: drop the batch and begin again at the table's progress."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of one source that a commit makes: from `start` (None if there is none yet) to `end`, exclusive."""
+
+    start: int | None
+    end: int
+
+
+@dataclass(frozen=True)
+class Added:
+    """A data file of a commit; `path` is relative to the table's root."""
+
+    path: str
+    partition_values: Mapping[str, str | None]
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of the log. `data_change` is false for compaction and the like."""
+
+    version: int
+    added: tuple[Added, ...]
+    removed: tuple[str, ...]
+    transactions: Mapping[str, int]
+    data_change: bool
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Table:
+    """A Delta table and the handle whose snapshot decides whether a commit may go ahead."""
+
+    def __init__(self, config: LakeConfig, name: str, handle: DeltaTable) -> None:
+        self.name = name
+        self.uri = config.table(name)
+        self._options = config.storage_options
+        self.handle = handle
+        self._files = pa.fs.PyFileSystem(DeltaStorageHandler.from_table(handle._table))
+
+    @classmethod
+    def open(cls, config: LakeConfig, name: str) -> "Table | None":
+        """The table, or None if it does not exist."""
+        try:
+            return cls(config, name, DeltaTable(config.table(name), storage_options=config.storage_options or None))
+        except TableNotFoundError:
+            return None
+
+    @classmethod
+    def open_or_create(cls, config: LakeConfig, name: str, schema: pa.Schema, partition_by: Sequence[str]) -> "Table":
+        """The table; created, empty, if it does not exist. Two creators at once are fine."""
+        table = cls.open(config, name)
+        if table is not None:
+            return table
+        settings = {"delta.checkpointInterval": str(CHECKPOINT_EVERY), "delta.logRetentionDuration": "interval 30 days"}
+        try:
+            DeltaTable.create(
+                config.table(name),
+                schema,
+                mode="error",
+                partition_by=list(partition_by),
+                configuration=settings,
+                storage_options=config.storage_options or None,
+            )
+        except DeltaError:
+            _log.info("table was created by another writer", table=name)
+        created = cls.open(config, name)
+        if created is None:
+            raise OSError(f"table {name} could not be created")
+        return created
+
+    @property
+    def version(self) -> int:
+        """Version of the handle's snapshot."""
+        return self.handle.version()
+
+    def refresh(self) -> None:
+        """Moves the handle to the newest version."""
+        self.handle.update_incremental()
+
+    def progress(self, app_id: str) -> int | None:
+        """Progress of a source as the handle's snapshot has it."""
+        return self.handle.transaction_version(app_id)
+
+    def append(self, rows: pa.Table, steps: Mapping[str, Step]) -> int:
+        """Appends rows and moves the progress of their sources, all or nothing; returns the version.
+
+        The handle is refreshed, compared with every step's start, and then used for the append without another refresh: a writer that
+        committed the same source since makes the append fail. A failure is resolved by comparing again.
+
+        Raises:
+            Superseded: some progress is neither at its start nor at its end.
+            OSError: the commit did not succeed after MAX_ATTEMPTS.
+        """
+        transactions = [Transaction(app_id, step.end) for app_id, step in steps.items()]
+        for attempt in range(MAX_ATTEMPTS):
+            self.refresh()
+            if self._committed(steps):
+                return self.version
+            try:
+                write_deltalake(
+                    self.handle,
+                    rows,
+                    mode="append",
+                    schema_mode="merge" if self._has_new_columns(rows.schema) else None,
+                    writer_properties=_WRITER,
+                    commit_properties=CommitProperties(app_transactions=transactions, max_commit_retries=15),
+                    post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+                )
+                return self.version
+            except (DeltaError, OSError) as error:
+                _log.warning("append failed, comparing progress", table=self.name, attempt=attempt, error=str(error)[:300])
+        raise OSError(f"append to {self.name} failed {MAX_ATTEMPTS} times")
+
+    def _committed(self, steps: Mapping[str, Step]) -> bool:
+        """True if all steps are done, False if none is."""
+        found = {app_id: self.progress(app_id) for app_id in steps}
+        if all(found[app_id] == step.start for app_id, step in steps.items()):
+            return False
+        if all(found[app_id] == step.end for app_id, step in steps.items()):
+            return True
+        raise Superseded(f"{self.name}: { ({key: (found[key], step.start, step.end) for key, step in steps.items()}) }")
+
+    def _has_new_columns(self, schema: pa.Schema) -> bool:
+        known = {known.name for known in self.handle.schema().fields}
+        return any(name not in known for name in schema.names)
+
+    def commits_after(self, version: int) -> list[Commit]:
+        """The commits after `version`, in order, up to the handle's snapshot.
+
+        Raises:
+            OSError: a commit was cleaned from the log.
+        """
+        return [self._commit(number) for number in range(version + 1, self.version + 1)]
+
+    def _commit(self, version: int) -> Commit:
+        with self._files.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
+            actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+        adds = [action["add"] for action in actions if "add" in action]
+        removes = [action["remove"] for action in actions if "remove" in action]
+        return Commit(
+            version=version,
+            added=tuple(_added(add) for add in adds),
+            removed=tuple(unquote(remove["path"]) for remove in removes),
+            transactions={action["txn"]["appId"]: action["txn"]["version"] for action in actions if "txn" in action},
+            data_change=any(action.get("dataChange", True) for action in adds + removes),
+            info=next((action["commitInfo"] for action in actions if "commitInfo" in action), {}),
+        )
+
+    def read_file(self, added: Added, columns: Sequence[str] | None = None) -> pa.Table:
+        """A data file, without partition columns."""
+        with self._files.open_input_file(added.path) as file:
+            return pa.parquet.read_table(file, columns=columns, partitioning=None)
+
+    def files(self) -> list[Added]:
+        """The data files of the handle's snapshot, newest first."""
+        actions = pa.table(self.handle.get_add_actions(flatten=False))
+        rows = actions.sort_by([("modification_time", "descending")]).to_pylist()
+        return [
+            Added(unquote(row["path"]), row.get("partition") or row.get("partition_values") or {}, row["num_records"], row["size_bytes"])
+            for row in rows
+        ]
+
+
+def _added(action: Mapping[str, Any]) -> Added:
+    statistics = json.loads(action.get("stats") or "{}")
+    return Added(unquote(action["path"]), action["partitionValues"], int(statistics.get("numRecords", -1)), int(action["size"]))

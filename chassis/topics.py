@@ -1,0 +1,51 @@
+"""Topics as the data plane sees them."""
+
+from dataclasses import dataclass
+
+from arterial.api.controlplane.v1 import specs_pb2
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Offsets [start, end) of a partition that were lost, accepted by declaration."""
+
+    incarnation: int
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A declared topic. `message` is a full protobuf name; `routing` says how `key_field` determines the partition."""
+
+    name: str
+    message: str
+    key_field: str
+    key_is_partition: bool = False
+    partitions: int = 16
+    incarnation: int = 0
+    retention_seconds: int = 7 * 86400
+    dedup_offsets: int = 100_000
+    wait_for_schema: bool = False
+    curated: bool = True
+    live: bool = True
+    gaps: tuple[Gap, ...] = ()
+
+
+def topic_from_spec(name: str, spec: specs_pb2.TopicSpec) -> Topic:
+    """The topic that a resource declares."""
+    return Topic(
+        name=name,
+        message=spec.message,
+        key_field=spec.key_field,
+        key_is_partition=spec.routing == specs_pb2.ROUTING_PARTITION,
+        partitions=spec.partitions,
+        incarnation=spec.incarnation,
+        retention_seconds=spec.retention_seconds,
+        dedup_offsets=spec.dedup_offsets,
+        wait_for_schema=spec.unknown_schema == specs_pb2.UNKNOWN_SCHEMA_POLICY_WAIT,
+        curated=spec.curated,
+        live=spec.live,
+        gaps=tuple(Gap(gap.incarnation, gap.partition, gap.start_offset, gap.end_offset) for gap in spec.gaps),
+    )
