@@ -38,6 +38,8 @@ class KafkaConfig(Part):
     """How to reach Kafka."""
 
     bootstrap: str
+    # Copies of the topics that are created here: 3 on a cluster.
+    replication_factor: int = Field(default=1, ge=1)
     tls: TlsConfig | None = None
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: str | None = None

@@ -56,7 +56,7 @@ class Desired:
         """Declared pricing policies by name."""
         return {resource.metadata.name: resource.pricing_policy for resource in self._of("PricingPolicy")}
 
-    def pipeline(self, role: specs_pb2.PipelineRole, topic: str) -> specs_pb2.PipelineSpec | None:
+    def pipeline(self, role: specs_pb2.PipelineRole.ValueType, topic: str) -> specs_pb2.PipelineSpec | None:
         """The pipeline of that role that reads the topic, if any."""
         return next((spec for spec in self.pipelines.values() if spec.role == role and topic in spec.topics), None)
 

@@ -38,8 +38,8 @@ class Judged:
     waiting: list[int]
 
 
-def judge(topic: Topic, schemas: Schemas, values: Sequence[bytes | None], partitions: NDArray[np.int32]) -> Judged:
-    """Judges records; `partitions` holds the partition of each, shape (n,)."""
+def judge(topic: Topic, schemas: Schemas, values: Sequence[bytes | None], partitions: NDArray[np.int32] | None) -> Judged:
+    """Judges records; `partitions` holds the partition of each, shape (n,), or is None for records that have none yet."""
     dead: list[Dead] = []
     waiting: list[int] = []
     parts: list[pa.RecordBatch] = []
@@ -119,7 +119,7 @@ def _decode(
 
 
 def _screen(
-    topic: Topic, batch: pa.RecordBatch, indexes: NDArray[np.int64], partitions: NDArray[np.int32], dead: list[Dead]
+    topic: Topic, batch: pa.RecordBatch, indexes: NDArray[np.int64], partitions: NDArray[np.int32] | None, dead: list[Dead]
 ) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
     """Keeps what is identified, storable and in its partition."""
     keep = np.ones(batch.num_rows, bool)
@@ -141,13 +141,14 @@ def _screen(
             if pc.min(micros).as_py() is not None and (pc.min(micros).as_py() < MIN_MICROS or pc.max(micros).as_py() > MAX_MICROS):
                 inside = pc.and_(pc.greater_equal(micros, MIN_MICROS), pc.less_equal(micros, MAX_MICROS)).fill_null(True)
                 bury(_not(inside), "unstorable", f"{field.name} is outside the years 1 to 9999")
-    bury(_routed(topic, batch) != partitions[indexes], "misrouted", f"the partition is not that of the key {topic.key_field}")
+    if partitions is not None:
+        bury(route(topic, batch) != partitions[indexes], "misrouted", f"the partition is not that of the key {topic.key_field}")
     if keep.all():
         return batch, indexes
     return batch.filter(pa.array(keep)), indexes[keep]
 
 
-def _routed(topic: Topic, batch: pa.RecordBatch) -> NDArray[np.int32]:
+def route(topic: Topic, batch: pa.RecordBatch) -> NDArray[np.int32]:
     """The partition where each record belongs."""
     keys = batch[topic.key_field]
     if topic.key_is_partition:

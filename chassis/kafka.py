@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from chassis.config import KafkaConfig
 from chassis.topics import Topic
@@ -15,9 +15,11 @@ from chassis.topics import Topic
 MAX_BATCH_BYTES = 900_000
 Headers = Sequence[tuple[str, bytes]]
 
+__all__ = ["KafkaError", "consumer", "end_offsets", "ensure_topics", "partitions", "producer", "send_all"]
 
-async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic], replication: int = -1) -> None:
-    """Creates what is missing; what is there stays as it is. `replication` -1 leaves it to the broker's default."""
+
+async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic]) -> None:
+    """Creates what is missing; what is there stays as it is."""
     admin = AIOKafkaAdminClient(**config.client_options())
     await admin.start()
     try:
@@ -25,7 +27,7 @@ async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic], replicatio
             NewTopic(
                 topic.name,
                 topic.partitions,
-                replication,
+                config.replication_factor,
                 topic_configs={"retention.ms": str(topic.retention_seconds * 1000), "max.message.bytes": "1048588"},
             )
             for topic in topics

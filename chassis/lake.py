@@ -132,7 +132,7 @@ class Table:
             try:
                 write_deltalake(
                     self.handle,
-                    rows,
+                    self._conformed(rows),
                     mode="append",
                     schema_mode="merge" if self._has_new_columns(rows.schema) else None,
                     writer_properties=_WRITER,
@@ -152,6 +152,13 @@ class Table:
         if all(found[app_id] == step.end for app_id, step in steps.items()):
             return True
         raise Superseded(f"{self.name}: { ({key: (found[key], step.start, step.end) for key, step in steps.items()}) }")
+
+    def _conformed(self, rows: pa.Table) -> pa.Table:
+        """The rows with a null column for each column of the table that they lack."""
+        for known in pa.schema(self.handle.schema()):
+            if known.name not in rows.column_names:
+                rows = rows.append_column(known, pa.nulls(rows.num_rows, known.type))
+        return rows
 
     def _has_new_columns(self, schema: pa.Schema) -> bool:
         known = {known.name for known in self.handle.schema().fields}

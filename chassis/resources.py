@@ -26,7 +26,7 @@ def from_document(document: Mapping[str, Any]) -> resource_pb2.Resource:
     Raises:
         ValueError: unknown kind, unknown field or value of a wrong type.
     """
-    kind = document.get("kind")
+    kind = str(document.get("kind"))
     if kind not in FIELD_OF_KIND:
         raise ValueError(f"kind {kind!r} is not one of {', '.join(sorted(FIELD_OF_KIND))}")
     moved = {key: value for key, value in document.items() if key != "spec"}
@@ -42,7 +42,7 @@ def to_document(resource: resource_pb2.Resource) -> dict[str, Any]:
     document: dict[str, Any] = json_format.MessageToDict(resource)
     field = FIELD_OF_KIND.get(resource.kind, "")
     json_name = resource.DESCRIPTOR.fields_by_name[field].json_name if field else ""
-    ordered = {key: document[key] for key in ("apiVersion", "kind", "metadata") if key in document}
+    ordered: dict[str, Any] = {key: document[key] for key in ("apiVersion", "kind", "metadata") if key in document}
     ordered["spec"] = document.get(json_name, {})
     if "status" in document:
         ordered["status"] = document["status"]

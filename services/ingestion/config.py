@@ -1,0 +1,16 @@
+"""Configuration of the ingestion service."""
+
+from pathlib import Path
+
+from chassis.config import KafkaConfig, LakeConfig, OlapConfig, RpcConfig, ServiceConfig
+
+
+class IngestionConfig(ServiceConfig):
+    """What every role of ingestion is told."""
+
+    kafka: KafkaConfig
+    lake: LakeConfig
+    olap: OlapConfig
+    rpc: RpcConfig
+    # Role `backfill` only: the file to load.
+    backfill_file: Path | None = None

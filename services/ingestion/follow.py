@@ -1,0 +1,111 @@
+"""Role `follow`: curated tables, live OLAP tables and the dead-letter topic follow the raw tables' logs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from arterial.api.controlplane.v1 import specs_pb2
+from chassis import kafka, olap
+from chassis.desired import DesiredFeed, follow_desired
+from chassis.logs import logger
+from chassis.process import Context
+from services.ingestion.config import IngestionConfig
+from services.ingestion.curated import Curated
+from services.ingestion.deadletters import DEAD_LETTERS, DeadLetters
+from services.ingestion.live import Live
+
+# How often dead letters are looked for: people read them, so seconds do not matter.
+DEAD_LETTER_INTERVAL_MS = 2000
+DEFAULT_INTERVAL_MS = 2000
+# A follower is made anew after an error: its tables are opened again, and its progress read again.
+RETRY_SECONDS = 1.0
+# One step of the follower of a topic; True if there is more at once.
+Step = Callable[[str], Awaitable[bool]]
+_log = logger(__name__)
+
+
+async def follow(config: IngestionConfig, context: Context) -> None:
+    """Runs all followers until the process is stopped."""
+    async with follow_desired(config, context) as feed:
+        await kafka.ensure_topics(config.kafka, [DEAD_LETTERS])
+        followers = Followers(config, context, feed)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(followers.curated())
+            group.create_task(followers.live())
+            group.create_task(followers.dead_letters())
+
+
+class Followers:
+    """Three loops, each over all topics that its pipeline declares."""
+
+    def __init__(self, config: IngestionConfig, context: Context, feed: DesiredFeed) -> None:
+        self._config = config
+        self._context = context
+        self._feed = feed
+
+    async def curated(self) -> None:
+        """Raw to curated; heavy, hence one topic at a time and in a thread."""
+        tables: dict[str, Curated] = {}
+
+        async def step(name: str) -> bool:
+            topic = self._feed.current.topics[name]
+            if not topic.curated:
+                return False
+            table = tables.setdefault(name, Curated(self._config.lake, topic))
+            return await asyncio.to_thread(table.step)
+
+        await self._loop(specs_pb2.PIPELINE_ROLE_CURATED, step, lambda name: tables.pop(name, None))
+
+    async def live(self) -> None:
+        """Raw to OLAP."""
+        tables: dict[str, Live] = {}
+        client = await olap.connect(self._config.olap)
+
+        async def step(name: str) -> bool:
+            topic = self._feed.current.topics[name]
+            if not topic.live:
+                return False
+            table = tables.setdefault(name, Live(self._config.lake, self._config.olap, topic, self._feed.schemas))
+            return await table.step(client)
+
+        try:
+            await self._loop(specs_pb2.PIPELINE_ROLE_LIVE, step, lambda name: tables.pop(name, None))
+        finally:
+            await client.close()
+
+    async def dead_letters(self) -> None:
+        """Dead rows to the dead-letter topic."""
+        tables: dict[str, DeadLetters] = {}
+        producer = kafka.producer(self._config.kafka)
+        await producer.start()
+
+        async def step(name: str) -> bool:
+            topic = self._feed.current.topics[name]
+            return await tables.setdefault(name, DeadLetters(self._config.lake, topic, self._config.state_dir)).step(producer)
+
+        try:
+            await self._loop(specs_pb2.PIPELINE_ROLE_RAW, step, lambda name: tables.pop(name, None), DEAD_LETTER_INTERVAL_MS)
+        finally:
+            await producer.stop()
+
+    async def _loop(
+        self, role: specs_pb2.PipelineRole.ValueType, step: Step, forget: Callable[[str], object], interval_ms: int = 0
+    ) -> None:
+        while not self._context.stopping.is_set():
+            more, pause_ms = False, interval_ms
+            for name in sorted(self._feed.current.topics):
+                pipeline = self._feed.current.pipeline(role, name)
+                if pipeline is None or pipeline.paused or self._context.stopping.is_set():
+                    continue
+                pause_ms = interval_ms or pipeline.interval_ms
+                try:
+                    more |= await step(name)
+                except Exception:
+                    _log.exception(
+                        "follower failed, beginning again at its own progress", topic=name, role=specs_pb2.PipelineRole.Name(role)
+                    )
+                    forget(name)
+                    await self._context.clock.sleep(RETRY_SECONDS)
+            if not more:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._context.stopping.wait(), (pause_ms or DEFAULT_INTERVAL_MS) / 1000)

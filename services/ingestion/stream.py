@@ -1,0 +1,237 @@
+"""Role `stream`: Kafka to the raw zone, exactly once. Progress lives in the tables; the consumer group only shares the partitions out."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import NoOffsetForPartitionError
+
+from arterial.api.controlplane.v1 import specs_pb2
+from chassis import kafka
+from chassis.desired import Desired, DesiredFeed, follow_desired
+from chassis.lake import Step, Superseded
+from chassis.logs import logger
+from chassis.process import Context
+from chassis.telemetry import TRACEPARENT, links_from
+from chassis.topics import Topic
+from chassis.wire import HEADER_BYTES
+from services.ingestion.config import IngestionConfig
+from services.ingestion.continuity import Continuity
+from services.ingestion.raw import RawTable
+from services.ingestion.rows import Records
+
+GROUP = "ingestion-raw"
+# One fetch's worth of records at most, so that signals and rebalances are heard between fetches.
+MAX_POLL_RECORDS = 50_000
+POLL_MS = 100
+DEFAULT_PIPELINE = specs_pb2.PipelineSpec(interval_ms=1000, max_batch_rows=250_000)
+_log = logger(__name__)
+
+
+async def stream(config: IngestionConfig, context: Context) -> None:
+    """Runs until the process is stopped."""
+    async with follow_desired(config, context) as feed:
+        await RawStream(config, context, feed).run()
+
+
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes what was assigned; the loop acts on it. The client only logs what its callbacks raise, so nothing is done here."""
+
+    def __init__(self) -> None:
+        self.fresh: set[TopicPartition] = set()
+        self.revoked: set[TopicPartition] = set()
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Their buffers must be dropped."""
+        self.revoked |= set(revoked)
+        self.fresh -= set(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Their progress must be read from the tables before anything of theirs is used."""
+        self.fresh |= set(assigned)
+
+
+class RawStream:
+    """One worker: fetches, buffers, commits a topic when its interval is over or its buffer is full."""
+
+    def __init__(self, config: IngestionConfig, context: Context, feed: DesiredFeed) -> None:
+        self._config = config
+        self._context = context
+        self._feed = feed
+        self._assignment = Assignment()
+        self._tables: dict[str, RawTable] = {}
+        self._buffers: dict[str, dict[TopicPartition, list[ConsumerRecord]]] = defaultdict(dict)
+        self._since: dict[str, float] = {}
+        # Per partition: progress in the table, and the offset up to which records were taken into a buffer.
+        self._progress: dict[TopicPartition, int | None] = {}
+        self._taken: dict[TopicPartition, int] = {}
+        self._consumer: AIOKafkaConsumer = kafka.consumer(
+            config.kafka, group_id=GROUP, max_poll_interval_ms=600_000, session_timeout_ms=10_000
+        )
+        self._continuity = Continuity(config.kafka)
+        self._rows = context.telemetry.meter.create_counter("ingestion.raw.rows", description="Rows committed to the raw zone")
+
+    async def run(self) -> None:
+        """Runs until the process is stopped; what is buffered then is read again by the next worker."""
+        await self._consumer.start()
+        desired: Desired | None = None
+        try:
+            while not self._context.stopping.is_set():
+                if desired is not self._feed.current:
+                    desired = self._feed.current
+                    await self._subscribe(desired)
+                await self._take_over()
+                await self._fetch()
+                for name in self._due():
+                    await self._commit(name)
+        finally:
+            await self._consumer.stop()
+
+    async def _subscribe(self, desired: Desired) -> None:
+        topics = {name: topic for name, topic in desired.topics.items() if desired.pipeline(specs_pb2.PIPELINE_ROLE_RAW, name) is not None}
+        await kafka.ensure_topics(self._config.kafka, topics.values())
+        for name, topic in topics.items():
+            known = self._tables.get(name)
+            if known is None or known.topic != topic:
+                self._tables[name] = await asyncio.to_thread(RawTable, self._config.cell, self._config.lake, topic, self._feed.schemas)
+        if topics.keys() != (self._consumer.subscription() or set()):
+            self._consumer.subscribe(list(topics), listener=self._assignment)
+        paused = {name for name in topics if self._pipeline(name).paused}
+        for partition in self._consumer.assignment():
+            (self._consumer.pause if partition.topic in paused else self._consumer.resume)(partition)
+
+    def _pipeline(self, topic: str) -> specs_pb2.PipelineSpec:
+        return self._feed.current.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic) or DEFAULT_PIPELINE
+
+    async def _take_over(self) -> None:
+        """Positions fresh partitions at the tables' progress, after their logs were found to be the ones that the tables know."""
+        revoked, self._assignment.revoked = self._assignment.revoked, set()
+        for partition in revoked:
+            self._forget(partition)
+        fresh, self._assignment.fresh = self._assignment.fresh, set()
+        by_topic: dict[str, list[TopicPartition]] = defaultdict(list)
+        for partition in sorted(fresh):
+            by_topic[partition.topic].append(partition)
+        for name, partitions in by_topic.items():
+            await self._position(self._tables[name], partitions)
+
+    async def _position(self, table: RawTable, partitions: list[TopicPartition]) -> None:
+        await asyncio.to_thread(table.table.refresh)
+        progress = {p.partition: table.progress(p.topic, table.topic.incarnation, p.partition) for p in partitions}
+        starts = await self._continuity.starts(table, progress)
+        paused = self._pipeline(table.topic.name).paused
+        for partition in partitions:
+            self._forget(partition)
+            if partition not in self._consumer.assignment():
+                continue
+            self._progress[partition] = progress[partition.partition]
+            self._taken[partition] = starts[partition.partition]
+            self._consumer.seek(partition, starts[partition.partition])
+            if paused:
+                self._consumer.pause(partition)
+
+    def _forget(self, partition: TopicPartition) -> None:
+        self._buffers[partition.topic].pop(partition, None)
+        self._progress.pop(partition, None)
+        self._taken.pop(partition, None)
+
+    async def _fetch(self) -> None:
+        try:
+            fetched: Mapping[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(
+                timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS
+            )
+        except NoOffsetForPartitionError:
+            # The client looks for a committed offset as soon as a partition is assigned; ours are in the tables, and sought next.
+            return
+        for partition, records in fetched.items():
+            expected = self._taken.get(partition)
+            if expected is None or partition in self._assignment.fresh or not records:
+                continue  # fetched before its position was known
+            if records[0].offset < expected:
+                continue
+            self._taken[partition] = records[-1].offset + 1
+            self._buffers[partition.topic].setdefault(partition, []).extend(records)
+            self._since.setdefault(partition.topic, time.monotonic())
+
+    def _due(self) -> list[str]:
+        now = time.monotonic()
+        due = []
+        for name, buffer in self._buffers.items():
+            rows = sum(len(records) for records in buffer.values())
+            pipeline = self._pipeline(name)
+            waited = (now - self._since.get(name, now)) * 1000
+            if rows and (rows >= pipeline.max_batch_rows or waited >= pipeline.interval_ms):
+                due.append(name)
+        return due
+
+    async def _commit(self, name: str) -> None:
+        table, buffer = self._tables[name], self._buffers.pop(name)
+        self._since.pop(name, None)
+        await self._learn_schemas(buffer)
+        links = links_from(_traceparents(buffer)) if self._context.telemetry.enabled else []
+        with self._context.telemetry.tracer.start_as_current_span("lake commit", links=links) as span:
+            span.set_attribute("arterial.table", table.table.name)
+            try:
+                committed = await asyncio.to_thread(self._write, table, buffer)
+            except Superseded as error:
+                _log.warning("superseded, beginning again at the table's progress", topic=name, error=str(error))
+                await self._position(table, sorted(buffer))
+                return
+        self._rows.add(sum(len(records) for records in buffer.values()), {"topic": name})
+        for partition, end in committed.items():
+            self._progress[partition] = end
+            if end < self._taken.get(partition, end):  # the rest waits for its schema
+                self._taken[partition] = end
+                self._consumer.seek(partition, end)
+
+    def _write(self, table: RawTable, buffer: Mapping[TopicPartition, list[ConsumerRecord]]) -> dict[TopicPartition, int]:
+        """Judges and appends (in a thread); returns the new progress of each partition."""
+        for _ in range(2):
+            rows, waiting = table.rows_of(_records(table.topic, buffer))
+            if not waiting:
+                break
+            buffer = _until(buffer, waiting)
+        ends = {partition: records[-1].offset + 1 for partition, records in buffer.items() if records}
+        if ends:
+            steps = {partition.partition: Step(self._progress.get(partition), end) for partition, end in ends.items()}
+            table.append(rows, table.topic.name, table.topic.incarnation, steps)
+        return ends
+
+    async def _learn_schemas(self, buffer: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
+        heads = {record.value[:HEADER_BYTES] for records in buffer.values() for record in records if record.value}
+        for head in heads:
+            if len(head) == HEADER_BYTES and head[0] == 0:
+                await self._feed.find_schema(int.from_bytes(head[1:], "big"))
+
+
+def _records(topic: Topic, buffer: Mapping[TopicPartition, list[ConsumerRecord]]) -> Records:
+    rows = [record for records in buffer.values() for record in records]
+    count = len(rows)
+    return Records(
+        source=topic.name,
+        incarnation=topic.incarnation,
+        partitions=np.fromiter((record.partition for record in rows), np.int32, count),
+        offsets=np.fromiter((record.offset for record in rows), np.int64, count),
+        times_us=np.fromiter((record.timestamp for record in rows), np.int64, count) * 1000,
+        keys=[record.key for record in rows],
+        values=[record.value for record in rows],
+        headers=[record.headers for record in rows],
+    )
+
+
+def _until(buffer: Mapping[TopicPartition, list[ConsumerRecord]], waiting: list[int]) -> dict[TopicPartition, list[ConsumerRecord]]:
+    """What comes, in each partition, before its first record that must wait."""
+    stopped, index = set(waiting), 0
+    kept: dict[TopicPartition, list[ConsumerRecord]] = {}
+    for partition, records in buffer.items():
+        first = next((place for place in range(len(records)) if index + place in stopped), len(records))
+        kept[partition] = records[:first]
+        index += len(records)
+    return kept
+
+
+def _traceparents(buffer: Mapping[TopicPartition, list[ConsumerRecord]]) -> Iterable[bytes]:
+    return (value for records in buffer.values() for record in records for name, value in record.headers if name == TRACEPARENT)
