@@ -1,0 +1,37 @@
+"""`arterial`: a thin client of the services and of the embedded stack."""
+
+import argparse
+import asyncio
+import inspect
+import sys
+from pathlib import Path
+
+from chassis.errors import ArterialError
+from cli import audit, backfill, demo, replay, resources, stack
+from deploy.local.child import StartError
+
+
+def main() -> None:
+    """Console script; exit status 0 if all is well, 1 if not, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="arterial", description=__doc__)
+    parser.add_argument("--data-dir", type=Path, default=Path(".arterial"), help="data folder of the embedded stack (default .arterial)")
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="text for people, json for programs")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for module in (stack, resources, backfill, replay, audit, demo):
+        module.register(commands)
+    arguments = parser.parse_args()
+    try:
+        status = arguments.run(arguments)
+        sys.exit(asyncio.run(status) if inspect.iscoroutine(status) else status)
+    except ArterialError as error:
+        print(f"arterial: {error.message}", *(f"  {v.field}: {v.description}" for v in error.violations), sep="\n", file=sys.stderr)
+        sys.exit(1)
+    except StartError as error:
+        print(f"arterial: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

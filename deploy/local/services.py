@@ -1,0 +1,105 @@
+"""The service processes of the laptop stack, and the configuration of each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.local.child import LOOPBACK
+
+RESOURCES = Path(__file__).parents[1] / "resources"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything of a stack is: ports by process name, and the data folder."""
+
+    ports: Mapping[str, int]
+    data_dir: Path
+    otlp_endpoint: str | None = None
+
+    def address(self, name: str) -> str:
+        """host:port of a process."""
+        return f"{LOOPBACK}:{self.ports[name]}"
+
+    @property
+    def lake(self) -> Path:
+        """Root of the lake."""
+        return self.data_dir / "lake"
+
+    def addresses(self) -> dict[str, str]:
+        """What callers connect to, by name."""
+        return {
+            "kafka": self.address("kafka"),
+            "redis": f"redis://{self.address('redis')}",
+            "postgres": self.address("postgres"),
+            "clickhouse": self.address("clickhouse"),
+            "ingestion": self.address("ingestion-serve"),
+            "pricing": self.address("pricing-serve"),
+            "controlplane": self.address("controlplane-serve"),
+        }
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process: `python -m MODULE ROLE --config FILE`. With `port` it serves RPCs."""
+
+    name: str
+    module: str
+    role: str
+    settings: Callable[[Places], dict[str, Any]]
+    port: bool = False
+
+
+def _common(places: Places, name: str) -> dict[str, Any]:
+    return {
+        "state_dir": str(places.data_dir / "state" / name),
+        "resources_dir": str(RESOURCES),
+        "control_plane": places.address("controlplane-serve"),
+        "telemetry": {"otlp_endpoint": places.otlp_endpoint},
+    }
+
+
+def _ingestion(name: str) -> Callable[[Places], dict[str, Any]]:
+    def settings(places: Places) -> dict[str, Any]:
+        return _common(places, name) | {
+            "kafka": {"bootstrap": places.address("kafka")},
+            "lake": {"root": str(places.lake)},
+            "olap": {"host": LOOPBACK, "port": places.ports["clickhouse"]},
+            "rpc": {"port": places.ports["ingestion-serve"]},
+        }
+
+    return settings
+
+
+def _pricing(name: str) -> Callable[[Places], dict[str, Any]]:
+    def settings(places: Places) -> dict[str, Any]:
+        return _common(places, name) | {
+            "kafka": {"bootstrap": places.address("kafka")},
+            "kv": {"url": f"redis://{places.address('redis')}"},
+            "checkpoints": {"root": str(places.data_dir / "checkpoints")},
+            "rpc": {"port": places.ports["pricing-serve"]},
+        }
+
+    return settings
+
+
+def _controlplane(places: Places) -> dict[str, Any]:
+    settings = _common(places, "controlplane-serve")
+    settings["control_plane"] = None
+    url = f"postgresql+asyncpg://controlplane@{places.address('postgres')}/controlplane"
+    return settings | {"sql": {"url": url}, "rpc": {"port": places.ports["controlplane-serve"]}}
+
+
+SERVICES = (
+    Service("controlplane-serve", "services.controlplane", "serve", _controlplane, port=True),
+    Service("ingestion-serve", "services.ingestion", "serve", _ingestion("ingestion-serve"), port=True),
+    Service("ingestion-stream", "services.ingestion", "stream", _ingestion("ingestion-stream")),
+    Service("ingestion-follow", "services.ingestion", "follow", _ingestion("ingestion-follow")),
+    Service("pricing-combine", "services.pricing", "combine", _pricing("pricing-combine")),
+    Service("pricing-stream", "services.pricing", "stream", _pricing("pricing-stream")),
+    Service("pricing-serve", "services.pricing", "serve", _pricing("pricing-serve"), port=True),
+)
+ENGINES = ("kafka", "redis", "postgres", "clickhouse")
+# One database and role per service.
+DATABASES = ("controlplane",)

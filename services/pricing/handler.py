@@ -1,0 +1,94 @@
+"""The RPCs of pricing: check, read the online store, convert."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+from h3.api import basic_int
+
+from arterial.api.controlplane.v1 import specs_pb2
+from arterial.api.pricing.v1 import pricing_service_pb2 as pb
+from arterial.api.pricing.v1 import pricing_service_pb2_grpc
+from arterial.api.types.v1 import money_pb2, page_pb2, standing_pb2
+from chassis.clock import Clock
+from chassis.errors import ArterialError, Reason, Violation
+from chassis.paging import next_token, page_bounds
+from services.pricing.features import coarsen
+from services.pricing.quotes import base_minor, fare_of, with_surge
+from services.pricing.store import Head, SurgeStore, Value
+from services.pricing.surge import ONE_MILLI
+
+PARTIALS = "pricing_partials_v1"
+ServicerContext = grpc.aio.ServicerContext[Any, Any]
+
+
+class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
+    """Serves PricingService."""
+
+    def __init__(self, store: SurgeStore, policy: Callable[[], specs_pb2.PricingPolicySpec], clock: Clock) -> None:
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+
+    async def GetSurge(self, request: pb.GetSurgeRequest, context: ServicerContext) -> pb.GetSurgeResponse:
+        """Surge of a cell or its parent."""
+        cell = int(coarsen(np.array([request.cell], np.int64), self._policy().cell_resolution)[0])
+        if cell == 0 or not basic_int.is_valid_cell(request.cell):
+            why = f"not an H3 cell of resolution {self._policy().cell_resolution} or finer"
+            raise ArterialError(Reason.INVALID_REQUEST, why, violations=[Violation("cell", why)])
+        return pb.GetSurgeResponse(surge=self._surge(request.city_id, cell, *await self._store.cell(request.city_id, cell)))
+
+    async def ListCitySurge(self, request: pb.ListCitySurgeRequest, context: ServicerContext) -> pb.ListCitySurgeResponse:
+        """Surge of a city's cells, highest first."""
+        name = f"surge/{request.city_id}"
+        start, end = page_bounds(request.page.page_size, request.page.page_token, name)
+        head, values = await self._store.city(request.city_id)
+        values.sort(key=lambda value: (-value.multiplier_milli, -value.demand_milli, value.cell))
+        page = page_pb2.PageResponse(next_page_token=next_token(end, len(values), name))
+        return pb.ListCitySurgeResponse(
+            surges=[self._surge(request.city_id, value.cell, head, value) for value in values[start:end]], page=page
+        )
+
+    async def Quote(self, request: pb.QuoteRequest, context: ServicerContext) -> pb.QuoteResponse:
+        """Fare of the product times surge of the pickup's cell."""
+        policy = self._policy()
+        fare = fare_of(policy, request.product)
+        cell = basic_int.latlng_to_cell(request.pickup.latitude, request.pickup.longitude, policy.cell_resolution)
+        surge = self._surge(request.city_id, cell, *await self._store.cell(request.city_id, cell))
+        base = base_minor(fare, request.distance_m, request.duration_seconds)
+        # A stale multiplier is shown but not charged.
+        applied = ONE_MILLI if surge.standing.stale else surge.multiplier_milli
+        return pb.QuoteResponse(
+            base_price=money_pb2.Money(amount_minor=base, currency_code=fare.currency_code),
+            price=money_pb2.Money(amount_minor=with_surge(base, applied), currency_code=fare.currency_code),
+            surge=surge,
+        )
+
+    def _surge(self, city_id: int, cell: int, head: Head | None, value: Value | None) -> pb.Surge:
+        standing = self._standing(head, value)
+        if value is None:
+            return pb.Surge(city_id=city_id, cell=cell, multiplier_milli=ONE_MILLI, standing=standing)
+        return pb.Surge(
+            city_id=city_id,
+            cell=cell,
+            multiplier_milli=value.multiplier_milli,
+            demand_milli=value.demand_milli,
+            supply_milli=value.supply_milli,
+            standing=standing,
+        )
+
+    def _standing(self, head: Head | None, value: Value | None) -> standing_pb2.Standing:
+        """Every cell is evaluated at every tick, so a city's watermark is that of all its values."""
+        standing = standing_pb2.Standing(source=standing_pb2.VALUE_SOURCE_NONE, max_age_seconds=self._policy().max_age_seconds)
+        if head is None:
+            return standing
+        standing.stale = self._clock.now() - head.watermark_us / 1e6 > standing.max_age_seconds
+        standing.as_of.FromMicroseconds(head.watermark_us)
+        standing.computed_at.FromMicroseconds(head.computed_us)
+        standing.position.CopyFrom(
+            standing_pb2.SourcePosition(source=PARTIALS, incarnation=head.incarnation, partition=head.partition, offset=head.offset + 1)
+        )
+        if value is not None:
+            standing.source = standing_pb2.VALUE_SOURCE_LAST_GOOD if standing.stale else standing_pb2.VALUE_SOURCE_LIVE
+        return standing

@@ -1,0 +1,59 @@
+"""Roles `combine` and `stream`: events to partials, partials to multipliers."""
+
+import dataclasses
+
+from arterial.api.controlplane.v1 import specs_pb2
+from chassis import kafka, kv
+from chassis.desired import Desired, follow_desired
+from chassis.errors import ArterialError, Reason
+from chassis.process import Context
+from chassis.streaming.agent import AgentProcess
+from chassis.streaming.combiner import Combiner, CombinerSetup
+from services.pricing.config import PricingConfig
+from services.pricing.merger import DEAD_PARTIALS, SurgeMerger
+from services.pricing.partials import SurgePartials
+from services.pricing.store import SurgeStore
+
+# The combiner's one fixed list: it changes only while all combiners are stopped.
+SOURCES = ("marketplace_events_v1", "trip_events_v2")
+PARTIALS, OUTPUTS, LATE = "pricing_partials_v1", "pricing_outputs_v1", "pricing_late_v1"
+POLICY = "surge"
+
+
+def surge_policy(desired: Desired) -> specs_pb2.PricingPolicySpec:
+    """The declared policy. Raises NOT_FOUND."""
+    policy = desired.pricing_policies.get(POLICY)
+    if policy is None:
+        raise ArterialError(Reason.NOT_FOUND, f"PricingPolicy {POLICY} is not declared")
+    return policy
+
+
+async def combine(config: PricingConfig, context: Context) -> None:
+    """Role `combine`."""
+    async with follow_desired(config, context) as feed:
+        topics = feed.current.topics
+        await kafka.ensure_topics(config.kafka, [topics[name] for name in (*SOURCES, PARTIALS)])
+        setup = CombinerSetup("pricing", [topics[name] for name in SOURCES], topics[PARTIALS], feed.schemas)
+        features = SurgePartials(lambda: surge_policy(feed.current), config.cell.region)
+        combiner = Combiner(setup, config.kafka, context, features)
+        pipeline = feed.current.pipeline(specs_pb2.PIPELINE_ROLE_SURGE, SOURCES[0])
+        if pipeline is not None:
+            combiner.interval_seconds = pipeline.interval_ms / 1000
+        await combiner.run()
+
+
+async def stream(config: PricingConfig, context: Context) -> None:
+    """Role `stream`."""
+    async with follow_desired(config, context) as feed:
+        topics = feed.current.topics
+        dead = dataclasses.replace(topics[PARTIALS], name=DEAD_PARTIALS)
+        await kafka.ensure_topics(config.kafka, [*(topics[name] for name in (PARTIALS, OUTPUTS, LATE)), dead])
+        producer = kafka.producer(config.kafka)
+        await producer.start()
+        redis = kv.connect(config.kv)
+        try:
+            merger = SurgeMerger(topics, config.checkpoints, SurgeStore(redis), producer, context=context)
+            await AgentProcess("pricing-stream", config.kafka, topics[PARTIALS], merger, context).run()
+        finally:
+            await producer.stop()
+            await redis.aclose()
