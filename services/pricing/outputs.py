@@ -1,4 +1,4 @@
-"""Outputs of the merger as records: multipliers for the archive, late buckets for the side output. The same log position gives the same ids."""
+"""Outputs of the merger as records: multipliers for the archive, late buckets for the side output. Ids follow from the log position."""
 
 from arterial.api.pricing.v1.late_bucket_pb2 import LateBucket
 from arterial.api.pricing.v1.pricing_partial_pb2 import PricingPartial

@@ -8,8 +8,8 @@ For a cell, over the sliding window of event time that ends at the tick:
     raw      = (demand / capacity) ^ elasticity where demand >= min_demand and demand > capacity, else 1
 
 `raw` is capped, and a multiplier moves from tick to tick by at most the step limit. Counts are integers and sums are exact; the power
-is the one floating-point step, rounded to a thousandth at once. The form follows the supply-demand imbalance pricing of Hall, Kendrick and Nosko,
-"The Effects of Uber's Surge Pricing" (2015), with an exponent below 1 to damp it.
+is the one floating-point step, rounded to a thousandth at once. The form follows the supply-demand imbalance pricing of Hall, Kendrick
+and Nosko, "The Effects of Uber's Surge Pricing" (2015), with an exponent below 1 to damp it.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,10 @@
+"""Configuration of the control plane."""
+
+from chassis.config import RpcConfig, ServiceConfig, SqlConfig
+
+
+class ControlPlaneConfig(ServiceConfig):
+    """What the control plane is told. An empty database begins with the resources of `resources_dir`."""
+
+    sql: SqlConfig
+    rpc: RpcConfig
