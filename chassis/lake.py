@@ -132,7 +132,7 @@ class Table:
             try:
                 write_deltalake(
                     self.handle,
-                    self._conformed(rows),
+                    self.conformed(rows),
                     mode="append",
                     schema_mode="merge" if self._has_new_columns(rows.schema) else None,
                     writer_properties=_WRITER,
@@ -153,7 +153,7 @@ class Table:
             return True
         raise Superseded(f"{self.name}: { ({key: (found[key], step.start, step.end) for key, step in steps.items()}) }")
 
-    def _conformed(self, rows: pa.Table) -> pa.Table:
+    def conformed(self, rows: pa.Table) -> pa.Table:
         """The rows with a null column for each column of the table that they lack."""
         for known in pa.schema(self.handle.schema()):
             if known.name not in rows.column_names:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
 from chassis import kafka
 from chassis.config import LakeConfig
 from chassis.lake import Added, Table
@@ -16,6 +17,11 @@ from services.ingestion.raw import table_name
 
 MESSAGE = "arterial.api.ingestion.v1.DeadLetter"
 DEAD_LETTERS = Topic("dead_letters_v1", MESSAGE, "source", partitions=1, retention_seconds=30 * 86400, curated=False, live=False)
+# A letter holds its record whole, which may itself be as large as a record can be.
+MAX_LETTER_BYTES = kafka.MAX_BATCH_BYTES - 10_000
+KEPT_BYTES = 100_000
+# Versions without dead rows after which the progress is noted all the same, so that a restart reads few commits.
+NOTE_EVERY = 100
 
 
 class DeadLetters:
@@ -27,6 +33,7 @@ class DeadLetters:
         self._file = folder / f"dead_letters.{topic.name}.json"
         self._raw: Table | None = None
         self._version: int = json.loads(self._file.read_text())["version"] if self._file.exists() else -1
+        self._noted = self._version
 
     async def step(self, producer: AIOKafkaProducer) -> bool:
         """Sends the letters that raw has in addition; False, as there is never more at once."""
@@ -41,15 +48,29 @@ class DeadLetters:
             await kafka.send_all(producer, TopicPartition(DEAD_LETTERS.name, 0), records)
         if commits:
             self._version = commits[-1].version
-        if dead:
-            draft = self._file.with_suffix(".draft")
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps({"version": self._version}))
-            draft.replace(self._file)
+        if dead or self._version >= self._noted + NOTE_EVERY:
+            await asyncio.to_thread(self._note)
         return False
+
+    def _note(self) -> None:
+        draft = self._file.with_suffix(".draft")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps({"version": self._version}))
+        draft.replace(self._file)
+        self._noted = self._version
 
     @staticmethod
     def _letters(raw: Table, added: Added) -> list[tuple[bytes | None, bytes]]:
         columns = ["_topic", "_incarnation", "_partition", "_offset", "_kafka_time", "_key", "_value", "_headers", "_error"]
         rows = raw.read_file(added, columns).to_pylist()
-        return [(row["_topic"].encode(), frame(BUILTIN_IDS[MESSAGE], dead_letter(row).SerializeToString())) for row in rows]
+        return [(row["_topic"].encode(), frame(BUILTIN_IDS[MESSAGE], _fitting(dead_letter(row)).SerializeToString())) for row in rows]
+
+
+def _fitting(letter: pb.DeadLetter) -> pb.DeadLetter:
+    """The letter, cut if it would not fit a record: one huge record must not hold up all letters after it."""
+    size = letter.ByteSize()
+    if size > MAX_LETTER_BYTES:
+        letter.message += f" (cut from {size} bytes; the dead row in raw has it whole)"
+        letter.key, letter.value = letter.key[:KEPT_BYTES], letter.value[:KEPT_BYTES]
+        del letter.headers[:]
+    return letter

@@ -1,8 +1,10 @@
 """Role `follow`: curated tables, live OLAP tables and the dead-letter topic follow the raw tables' logs."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from arterial.api.controlplane.v1 import specs_pb2
 from chassis import kafka, olap
@@ -17,8 +19,9 @@ from services.ingestion.live import Live
 # How often dead letters are looked for: people read them, so seconds do not matter.
 DEAD_LETTER_INTERVAL_MS = 2000
 DEFAULT_INTERVAL_MS = 2000
-# A follower is made anew after an error: its tables are opened again, and its progress read again.
-RETRY_SECONDS = 1.0
+# A follower is made anew after an error: its tables are opened again, and its progress read again. What fails for ever, such as
+# an undeclared removal, is tried ever more rarely, and never holds up the other topics.
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 # One step of the follower of a topic; True if there is more at once.
 Step = Callable[[str], Awaitable[bool]]
 _log = logger(__name__)
@@ -65,7 +68,7 @@ class Followers:
             topic = self._feed.current.topics[name]
             if not topic.live:
                 return False
-            table = tables.setdefault(name, Live(self._config.lake, self._config.olap, topic, self._feed.schemas))
+            table = tables.setdefault(name, Live(self._config.lake, self._config.olap, topic))
             return await table.step(client)
 
         try:
@@ -91,6 +94,7 @@ class Followers:
     async def _loop(
         self, role: specs_pb2.PipelineRole.ValueType, step: Step, forget: Callable[[str], object], interval_ms: int = 0
     ) -> None:
+        failures: dict[str, Failures] = defaultdict(Failures)
         while not self._context.stopping.is_set():
             more, pause_ms = False, interval_ms
             for name in sorted(self._feed.current.topics):
@@ -98,14 +102,34 @@ class Followers:
                 if pipeline is None or pipeline.paused or self._context.stopping.is_set():
                     continue
                 pause_ms = interval_ms or pipeline.interval_ms
+                if self._context.clock.now() < failures[name].retry_at:
+                    continue
                 try:
                     more |= await step(name)
+                    failures.pop(name)
                 except Exception:
+                    retry_seconds = failures[name].note(self._context.clock.now())
                     _log.exception(
-                        "follower failed, beginning again at its own progress", topic=name, role=specs_pb2.PipelineRole.Name(role)
+                        "follower failed, beginning again at its own progress",
+                        topic=name,
+                        role=specs_pb2.PipelineRole.Name(role),
+                        retry_seconds=retry_seconds,
                     )
                     forget(name)
-                    await self._context.clock.sleep(RETRY_SECONDS)
             if not more:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._context.stopping.wait(), (pause_ms or DEFAULT_INTERVAL_MS) / 1000)
+
+
+@dataclass
+class Failures:
+    """Failures of a topic's follower in a row."""
+
+    count: int = 0
+    retry_at: float = 0.0
+
+    def note(self, now: float) -> float:
+        """Notes a failure; the seconds until the next try."""
+        seconds = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2.0**self.count)
+        self.count, self.retry_at = self.count + 1, now + seconds
+        return seconds

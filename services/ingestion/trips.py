@@ -1,0 +1,55 @@
+"""`trips`: one row per trip, kept current by order (sequence, event_time, event_id)."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, Transaction
+
+from chassis.lake import Step, Superseded, Table
+from services.ingestion.dates import UNKNOWN_DATE, date_of
+
+TRIPS = "curated/trips"
+_ORDER = ("sequence", "event_time", "event_id")
+
+
+def latest_trips(rows: pa.Table) -> pa.Table:
+    """The latest event of each trip, dated by its request ("unknown" without one); an event without trip_id is of no trip."""
+    rows = rows.filter(pc.not_equal(rows["trip_id"], ""))
+    rows = rows.sort_by([("trip_id", "ascending"), *((name, "descending") for name in _ORDER)])
+    trip = rows["trip_id"].combine_chunks()
+    if len(trip):
+        first = pc.not_equal(trip.slice(1), trip.slice(0, len(trip) - 1))
+        rows = rows.filter(pa.concat_arrays([pa.array([True]), first if isinstance(first, pa.Array) else first.combine_chunks()]))
+    return rows.append_column("event_date", pc.coalesce(date_of(rows["trip_requested_at"]), pa.scalar(UNKNOWN_DATE)))
+
+
+def merge_trips(table: Table, trips: pa.Table, app_id: str, step: Step) -> None:
+    """Updates trips that these are newer than, adds the new ones and moves the progress, in one commit.
+
+    The table's handle must be as fresh as the decision on `step.start`: another writer's commit since makes the merge fail.
+
+    Raises:
+        Superseded: the progress of the handle is not `step.start`.
+    """
+    if table.progress(app_id) != step.start:
+        raise Superseded(f"{TRIPS} is at {table.progress(app_id)}, not {step.start}: another writer")
+    trips = table.conformed(trips)
+    newer = " OR ".join(
+        "(" + " AND ".join([*(f"s.{equal} = t.{equal}" for equal in _ORDER[:place]), f"s.{_ORDER[place]} > t.{_ORDER[place]}"]) + ")"
+        for place in range(len(_ORDER))
+    )
+    # Literal dates prune partitions: a merge otherwise reads the whole table.
+    dates = ", ".join(f"'{date}'" for date in pc.unique(trips["event_date"]).to_pylist())
+    same = "t.event_date = s.event_date AND t.region = s.region AND t.trip_id = s.trip_id"
+    (
+        table.handle.merge(
+            trips,
+            predicate=f"t.event_date IN ({dates}) AND {same}" if dates else same,
+            source_alias="s",
+            target_alias="t",
+            merge_schema=True,
+            commit_properties=CommitProperties(app_transactions=[Transaction(app_id, step.end)]),
+        )
+        .when_matched_update_all(predicate=newer)
+        .when_not_matched_insert_all()
+        .execute()
+    )
