@@ -51,7 +51,8 @@ class Publisher:
             await self._frames.put(
                 ingestion_service_pb2.PublishRequest(frame_id=self._next, topic=topic, records=records, schema_id=schema_id)
             )
-            return await answered
+            response: ingestion_service_pb2.PublishResponse = await answered
+            return response
 
     async def _requests(self) -> AsyncIterator[ingestion_service_pb2.PublishRequest]:
         while (frame := await self._frames.get()) is not None:
