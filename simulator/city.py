@@ -288,9 +288,10 @@ class City:
         status: int,
         ids: NDArray[np.int64],
         drivers: NDArray[np.int64],
+        *,
         now_us: int,
         requested_us: NDArray[np.int64],
-        sequence: int = 1,
+        sequence: int,
     ) -> dict[str, pa.Array]:
         count = len(ids)
         trip_ids = names(f"trip-{self._run}", ids)

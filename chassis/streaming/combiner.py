@@ -53,7 +53,7 @@ class SourceState:
     def begin(self) -> None:
         """Begins the next partial."""
         self.start = self.offset
-        self.records = self.duplicates = self.future = self.undecodable = self.ignored = 0
+        self.max_kafka_us = self.records = self.duplicates = self.future = self.undecodable = self.ignored = 0
 
 
 class Features(Protocol):

@@ -66,17 +66,13 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
         )
 
     def _surge(self, city_id: int, cell: int, head: Head | None, value: Value | None) -> pb.Surge:
-        standing = self._standing(head, value)
-        if value is None:
-            return pb.Surge(city_id=city_id, cell=cell, multiplier_milli=ONE_MILLI, standing=standing)
-        return pb.Surge(
-            city_id=city_id,
-            cell=cell,
-            multiplier_milli=value.multiplier_milli,
-            demand_milli=value.demand_milli,
-            supply_milli=value.supply_milli,
-            standing=standing,
-        )
+        surge = pb.Surge(city_id=city_id, cell=cell, multiplier_milli=ONE_MILLI, standing=self._standing(head, value))
+        if head is not None and head.kafka_us:
+            surge.newest_input_time.FromMicroseconds(head.kafka_us)
+        if value is not None:
+            surge.multiplier_milli = value.multiplier_milli
+            surge.demand_milli, surge.supply_milli = value.demand_milli, value.supply_milli
+        return surge
 
     def _standing(self, head: Head | None, value: Value | None) -> standing_pb2.Standing:
         """Every cell is evaluated at every tick, so a city's watermark is that of all its values."""
