@@ -13,6 +13,8 @@ from chassis.topics import Topic
 
 # The largest batch of a producer; brokers refuse more than 1 MiB by default, headers and framing included.
 MAX_BATCH_BYTES = 900_000
+# A topic that is not there for everyone by then will not be: a broker is away.
+ANNOUNCE_SECONDS = 30.0
 Headers = Sequence[tuple[str, bytes]]
 
 __all__ = ["KafkaError", "consumer", "end_offsets", "ensure_topics", "partitions", "producer", "send_all"]
@@ -36,8 +38,19 @@ async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic]) -> None:
         for name, code, *_ in reply.topic_errors:
             if code and for_code(code) is not TopicAlreadyExistsError:
                 raise for_code(code)(name)
+        await _announced(admin, [topic.name for topic in wanted])
     finally:
         await admin.close()
+
+
+async def _announced(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Waits until the brokers know a leader of every partition: whoever subscribes earlier is assigned nothing of the topic."""
+    async with asyncio.timeout(ANNOUNCE_SECONDS):
+        while names:
+            described = await admin.describe_topics(names)
+            if all(not topic["error_code"] and all(part["leader"] >= 0 for part in topic["partitions"]) for topic in described):
+                return
+            await asyncio.sleep(0.1)
 
 
 def consumer(config: KafkaConfig, *topics: str, **options: Any) -> AIOKafkaConsumer:
@@ -48,6 +61,8 @@ def consumer(config: KafkaConfig, *topics: str, **options: Any) -> AIOKafkaConsu
         "auto_offset_reset": "none",
         "max_partition_fetch_bytes": 2 * 1024 * 1024,
         "fetch_max_wait_ms": 100,
+        # New topics and partitions are seen within this.
+        "metadata_max_age_ms": 30_000,
     }
     return AIOKafkaConsumer(*topics, **config.client_options(), **(defaults | options))
 

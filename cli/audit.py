@@ -1,7 +1,7 @@
 """`arterial audit`: is everything where it should be, once? Id by id, against the producer's own ledger."""
 
 import argparse
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -24,11 +24,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     audit.set_defaults(run=run)
 
 
-async def ask(channel: Channel, ledgers: Mapping[str, bytes], end_us: int | None = None) -> pb.AuditResponse:
-    """The audit of all topics, up to a Kafka time (microseconds since 1970)."""
+async def ask(channel: Channel, ledgers: Mapping[str, bytes], *, topics: Sequence[str] = (), end_us: int | None = None) -> pb.AuditResponse:
+    """The audit of topics (all for none), up to a Kafka time (microseconds since 1970); files are audited only without such a bound."""
 
     async def requests() -> AsyncIterator[pb.AuditRequest]:
-        first = pb.AuditRequest()
+        first = pb.AuditRequest(topics=topics)
         if end_us is not None:
             first.interval.end_time.FromMicroseconds(end_us)
         yield first

@@ -72,7 +72,8 @@ def _show_changes(arguments: argparse.Namespace, changes: Sequence[pb.Change]) -
         if change.action != pb.Change.ACTION_NONE:
             lines.append(f"{SIGNS[change.action]} {change.kind}/{change.name}")
             lines += [
-                f"    {field.path}: {field.before or '(none)'} -> {field.after or '(none)'}{'  (one-way door)' if field.one_way_door else ''}"
+                f"    {field.path}: {field.before or '(none)'} -> {field.after or '(none)'}"
+                + ("  (one-way door)" if field.one_way_door else "")
                 for field in change.fields
             ]
     changed = sum(change.action != pb.Change.ACTION_NONE for change in changes)

@@ -26,6 +26,8 @@ WATCH_SECONDS = 0.2
 # A service that ends again and again is restarted ever later, so that it does not eat the machine.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 10.0
 STABLE_SECONDS = 20.0
+# Threads of the C library keep memory arenas of their own: two are enough for processes that share a laptop.
+FRUGAL = {"MALLOC_ARENA_MAX": "2"}
 _START = {"kafka": kafka.start, "redis": redis.start, "postgres": postgres.start, "clickhouse": clickhouse.start}
 
 
@@ -110,7 +112,8 @@ class Stack:
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(yaml.safe_dump(service.settings(self.places)))
         command = [sys.executable, "-m", service.module, service.role, "--config", str(config)]
-        self._services[service.name] = Child.start(service.name, command, self.data_dir / "logs" / f"{service.name}.log")
+        log = self.data_dir / "logs" / f"{service.name}.log"
+        self._services[service.name] = Child.start(service.name, command, log, environment=FRUGAL)
         self._restarts.setdefault(service.name, _Restarts()).started = time.monotonic()
 
     async def _healthy(self, service: Service) -> None:

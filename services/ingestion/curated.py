@@ -18,7 +18,7 @@ from services.ingestion.trips import TRIPS, latest_trips, merge_trips
 
 PARTITION_BY = ("event_date", "region")
 # Rows taken into one step: bounds the memory of the follower (about 1 KB per row while it works).
-MAX_STEP_ROWS = 250_000
+MAX_STEP_ROWS = 100_000
 # Columns of raw that only dead rows have, or that are the raw table's own partitions.
 _RAW_ONLY = {"_key", "_value", "_headers", "_error", "_crc", "_schema_id", "ingest_date", "dead"}
 _KEY = ["event_id", "event_time"]

@@ -27,7 +27,7 @@ Counts = tuple[NDArray[np.int64], NDArray[np.int64]]  # keys of shape (n, 4): ci
 def coarsen(cells: NDArray[np.int64], resolution: int) -> NDArray[np.int64]:
     """Parents of H3 cells at a resolution; 0 for what is no cell or is coarser.
 
-    An H3 index has 4 bits of resolution, then 3 bits a digit from resolution 1 to 15, 7 where unused (H3 documentation, "Index bit layout").
+    An index has 4 bits of resolution, then 3 bits a digit from resolution 1 to 15, 7 where unused (H3 documentation, "Index bit layout").
     """
     own = (cells >> _RESOLUTION_SHIFT) & 0xF
     unused = np.int64((1 << (3 * (15 - resolution))) - 1)
