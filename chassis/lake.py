@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
@@ -79,12 +80,19 @@ class Table:
             return None
 
     @classmethod
-    def open_or_create(cls, config: LakeConfig, name: str, schema: pa.Schema, partition_by: Sequence[str]) -> "Table":
-        """The table; created, empty, if it does not exist. Two creators at once are fine."""
+    def open_or_create(
+        cls,
+        config: LakeConfig,
+        name: str,
+        schema: pa.Schema,
+        partition_by: Sequence[str],
+        properties: Mapping[str, str] = MappingProxyType({}),
+    ) -> "Table":
+        """The table; created, empty, if it does not exist. Two creators at once are fine. `properties` are Delta's, of a new table."""
         table = cls.open(config, name)
         if table is not None:
             return table
-        settings = {"delta.checkpointInterval": str(CHECKPOINT_EVERY), "delta.logRetentionDuration": "interval 30 days"}
+        settings = {"delta.checkpointInterval": str(CHECKPOINT_EVERY), "delta.logRetentionDuration": "interval 30 days", **properties}
         try:
             DeltaTable.create(
                 config.table(name),

@@ -22,6 +22,8 @@ class Observed:
     freshness_ms: list[float] = field(default_factory=list)
     file_rows: int | None = None
     peak_rss_mb: Mapping[str, float] = field(default_factory=dict)
+    # Of all processes of the stack at one moment.
+    peak_together_mb: float = 0.0
     seconds: float = 0.0
 
 
@@ -59,6 +61,7 @@ def build(reply: pb.AuditResponse, observed: Observed) -> dict[str, Any]:
         },
         "kills": observed.kills,
         "processes": {name: {"peak_rss_mb": round(value, 1)} for name, value in observed.peak_rss_mb.items()},
+        "peak_rss_mb_together": round(observed.peak_together_mb, 1),
         "seconds": round(observed.seconds, 1),
         "sent_on_purpose": {key: value for key, value in asdict(observed).items() if key in ("malformed", "resent")},
         "problems": problems,

@@ -9,6 +9,8 @@ import pytest
 from chassis.config import KafkaConfig, LakeConfig, OlapConfig
 from deploy.local import clickhouse, kafka, postgres, redis
 from deploy.local.child import LOOPBACK, free_port
+from deploy.local.supervisor import Stack
+from tests.collector import Collector
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +71,25 @@ def olap_config(clickhouse_port: int) -> OlapConfig:
 def lake_config(tmp_path: Path) -> LakeConfig:
     """An empty lake."""
     return LakeConfig(root=str(tmp_path / "lake"))
+
+
+@pytest.fixture(scope="session")
+async def collector() -> AsyncIterator[Collector]:
+    """Receives the traces of the stack."""
+    async with Collector() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[Stack]:
+    """The whole stack, as `arterial up` starts it, with its traces sent to the collector."""
+    running = Stack(tmp_path_factory.mktemp("stack"), otlp_endpoint=collector.endpoint)
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture(scope="session")
+def addresses(stack: Stack) -> dict[str, str]:
+    """Where the stack's services listen, by name."""
+    return stack.places.addresses()

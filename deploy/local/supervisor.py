@@ -50,7 +50,9 @@ class Stack:
         self._engines: dict[str, Child] = {}
         self._services: dict[str, Child] = {}
         self._restarts: dict[str, _Restarts] = {}
+        # Largest resident memory seen, of each process, and of all at one moment.
         self.peak_rss_mb: dict[str, float] = {}
+        self.peak_together_mb = 0.0
         names = [*ENGINES, *(service.name for service in SERVICES if service.port)]
         self.places = Places({name: free_port() for name in names}, self.data_dir, otlp_endpoint)
         self._failed: asyncio.Future[str] | None = None
@@ -150,8 +152,10 @@ class Stack:
             self._save()
 
     def _sample(self) -> None:
-        for name, child in (self._engines | self._services).items():
-            self.peak_rss_mb[name] = max(self.peak_rss_mb.get(name, 0.0), rss_mb(child.pid))
+        now = {name: rss_mb(child.pid) for name, child in (self._engines | self._services).items()}
+        for name, value in now.items():
+            self.peak_rss_mb[name] = max(self.peak_rss_mb.get(name, 0.0), value)
+        self.peak_together_mb = max(self.peak_together_mb, sum(now.values()))
 
     def _save(self) -> None:
         children = self._engines | self._services

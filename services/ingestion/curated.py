@@ -1,5 +1,6 @@
 """The curated zone: each topic's events deduplicated by (event_id, event_time), and `trips`, one row per trip, kept current."""
 
+import time
 from collections.abc import Sequence
 from functools import reduce
 from operator import or_
@@ -14,11 +15,13 @@ from chassis.topics import Topic
 from services.ingestion.commits import good_files, take
 from services.ingestion.dates import UNKNOWN_DATE, date_of, dated
 from services.ingestion.raw import table_name
-from services.ingestion.trips import TRIPS, latest_trips, merge_trips
+from services.ingestion.trips import PROPERTIES, TRIPS, latest_trips, merge_trips
 
 PARTITION_BY = ("event_date", "region")
 # Rows taken into one step: bounds the memory of the follower (about 1 KB per row while it works).
 MAX_STEP_ROWS = 100_000
+# A merge of trips costs the more the more trips a day has, so merges rest this many times as long as they took: a fifth of a core at most.
+REST_FACTOR = 4.0
 # Columns of raw that only dead rows have, or that are the raw table's own partitions.
 _RAW_ONLY = {"_key", "_value", "_headers", "_error", "_crc", "_schema_id", "ingest_date", "dead"}
 _KEY = ["event_id", "event_time"]
@@ -35,6 +38,7 @@ class Curated:
         self._targets: dict[str, Table] = {}
         # Version of raw that all targets have.
         self._seen = -1
+        self._trips_rest_until = 0.0
 
     def step(self) -> bool:
         """Takes what raw has in addition; True if there may be more at once. Blocks: run it in a thread."""
@@ -45,10 +49,20 @@ class Curated:
         if self._raw.version == self._seen:
             return False
         more = self._follow(self._raw, f"curated/{self._topic.name}")
+        resting = False
         if self._topic.message.endswith(".TripEvent"):
-            more |= self._follow(self._raw, TRIPS)
-        if not more:
+            resting = time.monotonic() < self._trips_rest_until
+            more |= not resting and self._follow_timed(self._raw)
+        if not more and not resting:
             self._seen = self._raw.version
+        return more
+
+    def _follow_timed(self, raw: Table) -> bool:
+        began = time.monotonic()
+        more = self._follow(raw, TRIPS)
+        ended = time.monotonic()
+        # A backlog is not delayed: its steps are as large as steps get.
+        self._trips_rest_until = 0.0 if more else ended + REST_FACTOR * (ended - began)
         return more
 
     def _follow(self, raw: Table, name: str) -> bool:
@@ -64,7 +78,7 @@ class Curated:
         step = Step(done, commits[-1].version)
         rows = latest_trips(rows) if name == TRIPS else _first_of_each(dated(rows))
         if target is None:
-            target = Table.open_or_create(self._lake, name, rows.schema, PARTITION_BY)
+            target = Table.open_or_create(self._lake, name, rows.schema, PARTITION_BY, PROPERTIES if name == TRIPS else {})
         self._targets[name] = target
         if name == TRIPS and rows.num_rows:
             merge_trips(target, rows, self._app_id, step)

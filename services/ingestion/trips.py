@@ -8,6 +8,9 @@ from chassis.lake import Step, Superseded, Table
 from services.ingestion.dates import UNKNOWN_DATE, date_of
 
 TRIPS = "curated/trips"
+# A merge rewrites the files that hold a trip of the step, and trips of one time lie together: small files halve its work and its memory
+# (200,000 trips of a day, 10,000 in a step: 0.31 s of CPU and 390 MB with 2 MB, 0.65 s and 630 MB with one file; a whole partition: 1.2 s).
+PROPERTIES = {"delta.targetFileSize": "2097152"}
 _ORDER = ("sequence", "event_time", "event_id")
 
 
@@ -53,3 +56,6 @@ def merge_trips(table: Table, trips: pa.Table, app_id: str, step: Step) -> None:
         .when_not_matched_insert_all()
         .execute()
     )
+    if table.progress(app_id) != step.end:
+        # A merge that changes no row makes no commit, hence no progress either.
+        table.append(trips.slice(0, 0), {app_id: step})

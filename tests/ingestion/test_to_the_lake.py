@@ -40,7 +40,9 @@ async def caught_up(ingestion: Ingestion, records: int) -> None:
         if table is None or sum(file.rows for file in table.files()) < records:
             return False
         versions = (await follower_versions(ingestion.config, [ingestion.topic]))[ingestion.topic.name]
-        return versions.curated == versions.live == table.version
+        trips = await asyncio.to_thread(Table.open, ingestion.config.lake, "curated/trips")
+        merged = trips.progress(f"raw/{ingestion.topic.name}") if trips is not None else None
+        return versions.curated == versions.live == merged == table.version
 
     await eventually(probe, f"{records} records in raw, curated and OLAP")
 
