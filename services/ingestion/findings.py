@@ -177,5 +177,7 @@ def _finding(place: str, value: bytes | None) -> pb.AuditFinding:
     finding = pb.AuditFinding(place=place, partition=-1, offset=-1)
     if value is not None:
         finding.event_id = value[:16]
-        finding.event_time.FromMicroseconds(int.from_bytes(value[16:], "big", signed=True))
+        # Set as they are: what is wrong may well be a time that no calendar has.
+        seconds, micros = divmod(int.from_bytes(value[16:], "big", signed=True), 1_000_000)
+        finding.event_time.seconds, finding.event_time.nanos = seconds, micros * 1000
     return finding
