@@ -1,7 +1,6 @@
 """Child processes that never outlive their parent, and free loopback ports."""
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -13,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+LAUNCH = Path(__file__).with_name("launch.py")
 LOOPBACK = "127.0.0.1"
 # An engine that is not up by then will not come up: say so instead of waiting for ever.
 START_TIMEOUT_SECONDS = 60.0
@@ -28,12 +27,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec: the kernel kills it when the parent's main thread ends, however that ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass
@@ -53,21 +46,17 @@ class Child:
         *,
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
-        folder: Path | None = None,
     ) -> "Child":
         """Starts a process in a session of its own; its output is appended to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [str(part) for part in command],
+                [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), user or "-", *(str(part) for part in command)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call that takes no lock
-                user=user,
-                cwd=folder,
             )
         return cls(name, process, log)
 

@@ -4,6 +4,8 @@ import asyncio
 import time
 import uuid
 
+from h3.api import basic_int
+
 from arterial.api.events.v1.marketplace_event_pb2 import MarketplaceEvent
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
 from arterial.api.types.v1.standing_pb2 import VALUE_SOURCE_LIVE
@@ -15,7 +17,7 @@ from deploy.local.supervisor import Stack
 from tests.collector import Collector
 from tests.events import ledger_entry, trip_event
 
-CELL_9 = 0x892A100D2DFFFFF
+CELL_9 = basic_int.latlng_to_cell(40.7559, -73.9870, 9)
 CITY = 77
 
 
