@@ -63,10 +63,10 @@ class DeadLetters:
     def _letters(raw: Table, added: Added) -> list[tuple[bytes | None, bytes]]:
         columns = ["_topic", "_incarnation", "_partition", "_offset", "_kafka_time", "_key", "_value", "_headers", "_error"]
         rows = raw.read_file(added, columns).to_pylist()
-        return [(row["_topic"].encode(), frame(BUILTIN_IDS[MESSAGE], _fitting(dead_letter(row)).SerializeToString())) for row in rows]
+        return [(row["_topic"].encode(), frame(BUILTIN_IDS[MESSAGE], fitting(dead_letter(row)).SerializeToString())) for row in rows]
 
 
-def _fitting(letter: pb.DeadLetter) -> pb.DeadLetter:
+def fitting(letter: pb.DeadLetter) -> pb.DeadLetter:
     """The letter, cut if it would not fit a record: one huge record must not hold up all letters after it."""
     size = letter.ByteSize()
     if size > MAX_LETTER_BYTES:
