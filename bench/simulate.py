@@ -2,14 +2,17 @@
 
 import time
 
-from arterial.api.events.v1.gps_ping_pb2 import GpsPing
+import pyarrow as pa
+from google.protobuf import message_factory
+
 from bench.result import cpu_seconds, report
 from simulator.city import City
+from simulator.columns import schema_of
 from simulator.demand import Rhythm
 from simulator.parameters import Parameters
 
 SECONDS, START = 30, 1_767_279_600
-BASELINE_EVENTS = 100_000
+BASELINE_SECONDS = 5
 
 
 def main() -> None:
@@ -20,20 +23,20 @@ def main() -> None:
     for second in range(START, START + SECONDS):
         events += sum(len(found.encode(topic)) for topic, found in city.second(second).items())
     used, passed = cpu_seconds() - cpu, time.monotonic() - wall
-    report("simulate", events / used, "events/s per core", baseline=("one message at a time", one_by_one()), wall=events / passed)
+    report("simulate", events / used, "events/s per core", baseline=("one message at a time", one_by_one(parameters)), wall=events / passed)
 
 
-def one_by_one() -> float:
-    """The same kind of message, built and serialised one at a time."""
-    cpu = cpu_seconds()
-    for number in range(BASELINE_EVENTS):
-        ping = GpsPing(event_id=number.to_bytes(16, "big"), region="us-east", city_id=1, sequence=number, producer="simulator")
-        ping.producer_version, ping.driver_id, ping.trip_id = "1", f"driver-{number}", f"trip-{number}"
-        ping.event_time.FromMicroseconds(START * 1_000_000 + number)
-        ping.position.latitude, ping.position.longitude, ping.cell = 40.7, -73.9, 0x892A100D2DFFFFF
-        ping.speed_mps, ping.heading_degrees, ping.accuracy_m, ping.driver_state = 8.0, 90.0, 5.0, GpsPing.DRIVER_STATE_ON_TRIP
-        ping.SerializeToString()
-    return BASELINE_EVENTS / (cpu_seconds() - cpu)
+def one_by_one(parameters: Parameters) -> float:
+    """The same simulation, its messages built and serialised one at a time."""
+    city = City(parameters, Rhythm(parameters), seed=1)
+    cpu, events = cpu_seconds(), 0
+    for second in range(START, START + BASELINE_SECONDS):
+        for topic, found in city.second(second).items():
+            message = message_factory.GetMessageClass(schema_of(topic).descriptor)
+            for row in pa.table(found.columns).to_pylist():
+                message(**{name: value for name, value in row.items() if value is not None}).SerializeToString()
+            events += found.count
+    return events / (cpu_seconds() - cpu)
 
 
 if __name__ == "__main__":

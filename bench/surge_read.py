@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from h3.api import basic_int
 
 from arterial.api.pricing.v1 import pricing_service_pb2, pricing_service_pb2_grpc
 from bench.engines import engines
@@ -22,7 +23,7 @@ from services.pricing.features import coarsen
 from services.pricing.store import Head, SurgeStore, Value
 
 RATE, SECONDS, CITY = 1000, 10, 1
-CELLS = 0x892A100D2DFFFFF + np.arange(500, dtype=np.int64) * (1 << 24)
+CELLS = np.array(sorted(basic_int.grid_disk(basic_int.latlng_to_cell(40.75, -73.98, 9), 12)), np.int64)
 
 
 async def main() -> None:

@@ -3,8 +3,10 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+
+from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from arterial.api.controlplane.v1 import specs_pb2
 from chassis import kafka, olap
@@ -60,21 +62,23 @@ class Followers:
         await self._loop(specs_pb2.PIPELINE_ROLE_CURATED, step, lambda name: tables.pop(name, None))
 
     async def live(self) -> None:
-        """Raw to OLAP."""
+        """Raw to OLAP. Connects as it goes: an OLAP engine that is away must not keep the curated zone from following."""
         tables: dict[str, Live] = {}
-        client = await olap.connect(self._config.olap)
+        async with AsyncExitStack() as stack:
+            client: AsyncClient | None = None
 
-        async def step(name: str) -> bool:
-            topic = self._feed.current.topics[name]
-            if not topic.live:
-                return False
-            table = tables.setdefault(name, Live(self._config.lake, self._config.olap, topic))
-            return await table.step(client)
+            async def step(name: str) -> bool:
+                nonlocal client
+                topic = self._feed.current.topics[name]
+                if not topic.live:
+                    return False
+                if client is None:
+                    client = await olap.connect(self._config.olap)
+                    stack.push_async_callback(client.close)
+                table = tables.setdefault(name, Live(self._config.lake, self._config.olap, topic))
+                return await table.step(client)
 
-        try:
             await self._loop(specs_pb2.PIPELINE_ROLE_LIVE, step, lambda name: tables.pop(name, None))
-        finally:
-            await client.close()
 
     async def dead_letters(self) -> None:
         """Dead rows to the dead-letter topic."""

@@ -1,0 +1,203 @@
+"""Calls between services: typed errors, constraints, deadlines, retries, drain; over real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from pydantic import ValidationError
+
+from arterial.api.pricing.v1 import pricing_service_pb2 as pb
+from arterial.api.pricing.v1 import pricing_service_pb2_grpc
+from chassis import testing
+from chassis.config import RpcConfig
+from chassis.errors import ArterialError, Reason, Violation
+from chassis.process import Context
+from chassis.rpc import deadlines
+from chassis.rpc.client import channel
+from chassis.rpc.server import serve
+
+GOOD = pb.GetSurgeRequest(city_id=1, cell=1)
+Behaviour = Callable[[pb.GetSurgeRequest, Any], Awaitable[pb.GetSurgeResponse]]
+
+
+class Pricing(pricing_service_pb2_grpc.PricingServiceServicer):
+    """Serves GetSurge by a given behaviour."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
+
+    async def GetSurge(self, request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        """As told."""
+        return await self._behaviour(request, context)
+
+    async def ListCitySurge(self, request: pb.ListCitySurgeRequest, context: Any) -> pb.ListCitySurgeResponse:
+        """Nothing."""
+        return pb.ListCitySurgeResponse()
+
+    async def Quote(self, request: pb.QuoteRequest, context: Any) -> pb.QuoteResponse:
+        """Nothing."""
+        return pb.QuoteResponse()
+
+
+@asynccontextmanager
+async def serving(behaviour: Behaviour) -> AsyncIterator[tuple[str, Context]]:
+    """A server on a free port."""
+    context = testing.context()
+    bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def register(server: grpc.aio.Server) -> list[str]:
+        pricing_service_pb2_grpc.add_PricingServiceServicer_to_server(Pricing(behaviour), server)
+        return [pb.DESCRIPTOR.services_by_name["PricingService"].full_name]
+
+    task = asyncio.create_task(serve(RpcConfig(port=0, drain_seconds=5), register, context, bound=bound))
+    try:
+        yield f"127.0.0.1:{await bound}", context
+    finally:
+        context.stopping.set()
+        await task
+
+
+async def get_surge(address: str, request: pb.GetSurgeRequest = GOOD, timeout: float = 5.0, attempts: int = 4) -> pb.GetSurgeResponse:
+    """One call."""
+    async with channel(address, attempts=attempts) as connection:
+        return await pricing_service_pb2_grpc.PricingServiceStub(connection).GetSurge(request, timeout=timeout)
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+async def test_an_error_crosses_the_wire_intact(reason: Reason) -> None:
+    """Reason, message, violations and metadata arrive as they were raised."""
+    raised = ArterialError(reason, "why", violations=[Violation("a.b", "wrong")], metadata={"hint": "x"})
+
+    async def fail(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        raise raised
+
+    async with serving(fail) as (address, _):
+        with pytest.raises(ArterialError) as caught:
+            await get_surge(address, attempts=1)
+    error = caught.value
+    assert (error.reason, error.message, error.violations, error.metadata) == (reason, "why", raised.violations, {"hint": "x"})
+
+
+async def test_an_unforeseen_exception_tells_nothing_about_the_inside() -> None:
+    """The caller learns INTERNAL; the details are for the log."""
+
+    async def fail(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        raise KeyError("secret")
+
+    async with serving(fail) as (address, _):
+        with pytest.raises(ArterialError) as caught:
+            await get_surge(address)
+    assert caught.value.reason is Reason.INTERNAL and "secret" not in str(caught.value)
+
+
+async def test_every_broken_constraint_is_named_and_the_handler_not_called() -> None:
+    """One violation per field."""
+
+    async def unreachable(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        raise AssertionError("called")
+
+    async with serving(unreachable) as (address, _):
+        with pytest.raises(ArterialError) as caught:
+            await get_surge(address, pb.GetSurgeRequest())
+    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert {violation.field for violation in caught.value.violations} == {"city_id", "cell"}
+
+
+async def test_an_unavailable_server_is_asked_again() -> None:
+    """Two failures with UNAVAILABLE, then the answer: the retry policy is where gRPC reads it."""
+    calls = 0
+
+    async def third_time(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, "not yet")
+        return pb.GetSurgeResponse()
+
+    async with serving(third_time) as (address, _):
+        await get_surge(address)
+    assert calls == 3
+
+
+async def test_a_refusal_is_not_asked_again() -> None:
+    """Only UNAVAILABLE is retried."""
+    calls = 0
+
+    async def refuse(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        nonlocal calls
+        calls += 1
+        raise ArterialError(Reason.REFUSED, "no")
+
+    async with serving(refuse) as (address, _):
+        with pytest.raises(ArterialError):
+            await get_surge(address)
+    assert calls == 1
+
+
+async def test_deadlines_are_handed_on_and_shaved_at_each_hop() -> None:
+    """The second server has less time than the first, which has less than the caller gave."""
+    left: list[float] = []
+
+    async def inner(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        left.append(context.time_remaining())
+        return pb.GetSurgeResponse()
+
+    async with serving(inner) as (inner_address, _):
+
+        async def outer(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+            left.append(deadlines.left() or 0.0)
+            return await get_surge(inner_address, timeout=60)
+
+        async with serving(outer) as (outer_address, _):
+            await get_surge(outer_address, timeout=3)
+    assert 3 > left[0] > left[1] > 0
+
+
+async def test_calls_in_flight_finish_while_the_server_drains() -> None:
+    """A stop lets the call end and refuses new ones."""
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        entered.set()
+        await release.wait()
+        return pb.GetSurgeResponse()
+
+    async with serving(slow) as (address, context):
+        call = asyncio.create_task(get_surge(address))
+        await entered.wait()
+        context.stopping.set()
+        await asyncio.sleep(0.3)
+        with pytest.raises(ArterialError) as caught:
+            await get_surge(address, attempts=1, timeout=1)
+        release.set()
+        assert await call == pb.GetSurgeResponse()
+    assert caught.value.reason in (Reason.DEPENDENCY_UNAVAILABLE, Reason.DEADLINE_EXCEEDED)
+
+
+async def test_a_cancelled_call_is_cancelled_on_the_server() -> None:
+    """Work that nobody waits for stops."""
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def endless(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
+        entered.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return pb.GetSurgeResponse()
+
+    async with serving(endless) as (address, _):
+        call = asyncio.create_task(get_surge(address, timeout=30))
+        await entered.wait()
+        call.cancel()
+        await asyncio.wait_for(cancelled.wait(), 10)
+
+
+def test_a_server_listens_beyond_loopback_only_with_tls() -> None:
+    """Plain text stays on the machine."""
+    with pytest.raises(ValidationError, match="not loopback"):
+        RpcConfig(host="0.0.0.0", port=1)
