@@ -1,0 +1,55 @@
+"""A control plane on real PostgreSQL, served over a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from chassis import testing
+from chassis.config import RpcConfig, SqlConfig
+from deploy.local.child import free_port
+from services.controlplane.__main__ import serve
+from services.controlplane.config import ControlPlaneConfig
+
+SEED = Path(__file__).parents[2] / "deploy" / "resources"
+
+
+@dataclass
+class ControlPlane:
+    """A server that a test may stop and start."""
+
+    config: ControlPlaneConfig
+    task: "asyncio.Task[None] | None" = None
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return f"127.0.0.1:{self.config.rpc.port}"
+
+    async def start(self) -> None:
+        """Serves on the configured port."""
+        self._context = testing.context()
+        self.task = asyncio.create_task(serve(self.config, self._context))
+
+    async def stop(self) -> None:
+        """Stops as a signal would."""
+        self._context.stopping.set()
+        if self.task is not None:
+            await self.task
+
+
+@pytest.fixture
+async def plane(database_url: str, tmp_path: Path) -> AsyncIterator[ControlPlane]:
+    """A running control plane with the seed resources."""
+    config = ControlPlaneConfig(
+        state_dir=tmp_path / "control",
+        resources_dir=SEED,
+        sql=SqlConfig(url=database_url),
+        rpc=RpcConfig(port=free_port(), drain_seconds=1),
+    )
+    running = ControlPlane(config)
+    await running.start()
+    yield running
+    await running.stop()
