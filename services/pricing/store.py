@@ -1,5 +1,6 @@
 """The online store of surge: one Redis hash per city, written only by newer positions of the log."""
 
+import asyncio
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,20 @@ class Value:
     offset: int
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A read of one cell that waits for its turn."""
+
+    name: str
+    cell: bytes
+    found: "asyncio.Future[list[bytes | None]]"
+
+
+def _settle(waiting: "asyncio.Future[list[bytes | None]]", found: list[bytes | None]) -> None:
+    if not waiting.done():  # its caller may have given up
+        waiting.set_result(found)
+
+
 def key(city_id: int) -> str:
     """The hash of a city."""
     return f"surge:{{{city_id}}}"
@@ -67,6 +82,8 @@ class SurgeStore:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._write = redis.register_script(WRITE)
+        self._reads: list[_Read] = []
+        self._reading: asyncio.Task[None] | None = None
 
     async def write(self, city_id: int, head: Head, values: Sequence[Value], gone: Sequence[int]) -> bool:
         """Writes a city's changes unless newer ones are there; whether they were written."""
@@ -78,11 +95,31 @@ class SurgeStore:
 
     async def cell(self, city_id: int, cell: int) -> tuple[Head | None, Value | None]:
         """What is known of a cell. Raises DEPENDENCY_UNAVAILABLE."""
+        read = _Read(key(city_id), str(cell).encode(), asyncio.get_running_loop().create_future())
+        self._reads.append(read)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_all())
         try:
-            head, value = await self._redis.hmget(key(city_id), [HEAD, str(cell).encode()])
+            head, value = await read.found
         except RedisError as error:
             raise _unavailable(error) from error
         return _head(head), None if value is None else Value(cell, *_VALUE.unpack(value))
+
+    async def _read_all(self) -> None:
+        """Reads that came while others were under way travel together: a busy server makes fewer, larger round trips."""
+        while self._reads:
+            reads, self._reads = self._reads, []
+            try:
+                pipeline = self._redis.pipeline(transaction=False)
+                for read in reads:
+                    pipeline.hmget(read.name, [HEAD, read.cell])
+                for read, found in zip(reads, await pipeline.execute(), strict=True):
+                    _settle(read.found, found)
+            except RedisError as error:
+                for read in reads:
+                    if not read.found.done():
+                        read.found.set_exception(error)
+        self._reading = None
 
     async def city(self, city_id: int) -> tuple[Head | None, list[Value]]:
         """What is known of a city. Raises DEPENDENCY_UNAVAILABLE."""
