@@ -143,9 +143,9 @@ class Demo:
                 with suppress(ArterialError):
                     self._see(await client.list_city_surge(CITY_ID))
                     computed = self._view.surges[0].standing.computed_at.ToMicroseconds() if self._view.surges else 0
-                    if computed != seen and self._view.surges and self._view.surges[0].HasField("newest_input_time"):
+                    if computed != seen and self._view.surges and self._view.surges[0].HasField("oldest_input_time"):
                         seen = computed
-                        self._view.freshness_ms = (computed - self._view.surges[0].newest_input_time.ToMicroseconds()) / 1000
+                        self._view.freshness_ms = (computed - self._view.surges[0].oldest_input_time.ToMicroseconds()) / 1000
                         self._observed.freshness_ms.append(self._view.freshness_ms)
                 await asyncio.sleep(POLL_SECONDS)
 

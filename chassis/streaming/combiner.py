@@ -41,7 +41,7 @@ class SourceState:
     offset: int
     repeats: Deduplication
     max_event_us: int | None = None
-    max_kafka_us: int = 0
+    min_kafka_us: int = 0
     last_record: float = field(default_factory=time.time)
     start: int = 0
     records: int = 0
@@ -53,7 +53,7 @@ class SourceState:
     def begin(self) -> None:
         """Begins the next partial."""
         self.start = self.offset
-        self.max_kafka_us = self.records = self.duplicates = self.future = self.undecodable = self.ignored = 0
+        self.min_kafka_us = self.records = self.duplicates = self.future = self.undecodable = self.ignored = 0
 
 
 class Features(Protocol):
@@ -225,7 +225,7 @@ class Combiner:
         state.records += len(records)
         state.undecodable += len(records) - len(judged.good)
         state.offset, state.last_record = records[-1].offset + 1, self._context.clock.now()
-        state.max_kafka_us = max(state.max_kafka_us, int(kafka_us.max()))
+        state.min_kafka_us = min(state.min_kafka_us or (1 << 62), int(kafka_us.min()))
         repeats = np.fromiter(
             (
                 state.repeats.is_repeat(key, offset)

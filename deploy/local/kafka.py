@@ -47,9 +47,8 @@ def jars() -> list[Path]:
     Raises:
         StartError: a jar cannot be had, or differs from its checksum.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        import jgo
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR", RuntimeWarning)  # the user's runtime folder is not used
+    import jgo
 
     try:
         environment = jgo.build(COORDINATE)

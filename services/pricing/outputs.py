@@ -22,7 +22,7 @@ def surge_records(partial: PricingPartial, emission: Emission, state: SurgeState
             event_id=derived_id("surge", incarnation, partial.partition, offset, emission.tick_seconds, city, cell),
             region=partial.region,
             city_id=city,
-            sequence=emission.tick_seconds,
+            sequence=offset,
             producer=PRODUCER,
             producer_version=VERSION,
             cell=cell,

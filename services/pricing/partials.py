@@ -97,6 +97,6 @@ def _source(state: SourceState, now: float, idle_seconds: int) -> PricingPartial
     )
     if state.max_event_us is not None:
         source.max_event_time.FromMicroseconds(state.max_event_us)
-    if state.max_kafka_us:
-        source.max_kafka_time.FromMicroseconds(state.max_kafka_us)
+    if state.min_kafka_us:
+        source.min_kafka_time.FromMicroseconds(state.min_kafka_us)
     return source

@@ -46,6 +46,8 @@ class SurgeState:
     windows: Windows | None = None
     watermark_us: int = 0
     tick_seconds: int = 0
+    # Multipliers at the last tick, from which the step limit counts, and the latest ones; shape (n,) each.
+    base: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     previous: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     # (multiplier, demand, supply, tick) as last told, shape (n, 4).
     told: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
@@ -66,8 +68,8 @@ class SurgeState:
             self.watermark_us = max(self.watermark_us, demand.max_event_time.ToMicroseconds())
         oldest = self.watermark_us // 1_000_000 - policy.window_seconds - policy.allowed_lateness_seconds
         late = self.windows.add(keys, counts, oldest)
-        kafka_us = demand.max_kafka_time.ToMicroseconds() if demand is not None and demand.HasField("max_kafka_time") else 0
-        return self._tick(policy, keys[late], counts[late], kafka_us)
+        kafka_us = demand.min_kafka_time.ToMicroseconds() if demand is not None and demand.HasField("min_kafka_time") else 0
+        return self._evaluate(policy, keys[late], counts[late], kafka_us)
 
     def _checked(self, partial: PricingPartial) -> specs_pb2.PricingPolicySpec:
         if partial.feature_set_version != FEATURE_SET_VERSION:
@@ -97,35 +99,29 @@ class SurgeState:
         )
         if not same_shape:
             self.windows = Windows(policy.bucket_seconds, slots)
-            self.previous = np.zeros(0, np.int64)
+            self.base = self.previous = np.zeros(0, np.int64)
             self.told = np.zeros((0, 4), np.int64)
         self.policy, self.policy_hash = policy, name
 
-    def _tick(
+    def _evaluate(
         self, policy: specs_pb2.PricingPolicySpec, late_keys: NDArray[np.int64], late_counts: NDArray[np.int64], kafka_us: int
     ) -> Emission:
+        """Multipliers after a partial; within one tick they all move from the tick's base, so the step limit holds."""
         assert self.windows is not None
-        windows = self.windows
-        seconds = self.watermark_us // 1_000_000
+        windows, seconds = self.windows, self.watermark_us // 1_000_000
+        self._grow(len(windows.cells) - len(self.previous))
         tick = seconds - seconds % policy.tick_seconds
-        fresh = len(windows.cells) - len(self.previous)
-        self.previous = np.concatenate([self.previous, np.full(fresh, ONE_MILLI, np.int64)])
-        self.told = np.concatenate([self.told, np.zeros((fresh, 4), np.int64)])
-        if tick <= self.tick_seconds:
-            none = np.zeros(0, np.int64)
-            pairs = np.zeros((0, 2), np.int64)
-            return Emission(self.tick_seconds, pairs, none, none, none, none, pairs, late_keys, late_counts, self.watermark_us, kafka_us)
-        # Many ticks may have passed: the step limit is that of one, as a multiplier is told once.
-        self.tick_seconds = tick
-        counts = windows.within(tick + policy.bucket_seconds, policy.window_seconds)
-        found = multipliers(counts, self.previous, policy)
+        if tick > self.tick_seconds:
+            self.tick_seconds, self.base = tick, self.previous
+        counts = windows.within(self.tick_seconds + policy.bucket_seconds, policy.window_seconds)
+        found = multipliers(counts, self.base, policy)
         self.previous = found.multiplier_milli
         values = np.column_stack([found.multiplier_milli, found.demand_milli, found.supply_milli])
-        changed = np.any(values != self.told[:, :3], axis=1) | (tick - self.told[:, 3] >= REFRESH_SECONDS)
-        self.told[changed] = np.column_stack([values, np.full(len(values), tick)])[changed]
-        gone = (counts.sum(axis=1) == 0) & (found.multiplier_milli == ONE_MILLI) & ~windows.counts.any(axis=(1, 2))
+        changed = np.any(values != self.told[:, :3], axis=1) | (self.tick_seconds - self.told[:, 3] >= REFRESH_SECONDS)
+        self.told[changed] = np.column_stack([values, np.full(len(values), self.tick_seconds)])[changed]
+        gone = (found.multiplier_milli == ONE_MILLI) & ~windows.counts.any(axis=(1, 2))
         emission = Emission(
-            tick,
+            self.tick_seconds,
             windows.cells[changed],
             found.multiplier_milli[changed],
             found.raw_milli[changed],
@@ -139,8 +135,14 @@ class SurgeState:
         )
         if gone.any():
             windows.drop(gone)
-            self.previous, self.told = self.previous[~gone], self.told[~gone]
+            self.base, self.previous, self.told = self.base[~gone], self.previous[~gone], self.told[~gone]
         return emission
+
+    def _grow(self, fresh: int) -> None:
+        """New cells begin without surge, and untold."""
+        ones = np.full(fresh, ONE_MILLI, np.int64)
+        self.base, self.previous = np.concatenate([self.base, ones]), np.concatenate([self.previous, ones])
+        self.told = np.concatenate([self.told, np.zeros((fresh, 4), np.int64)])
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The whole state as arrays, for a checkpoint."""
@@ -152,6 +154,7 @@ class SurgeState:
             "scalars": np.array([self.watermark_us, self.tick_seconds, windows.bucket_seconds, windows.slots, windows.newest], np.int64),
             "cells": windows.cells,
             "counts": windows.counts,
+            "base": self.base,
             "previous": self.previous,
             "told": self.told,
         }
@@ -167,6 +170,7 @@ class SurgeState:
             windows=Windows(bucket, slots, newest, arrays["cells"].astype(np.int64), arrays["counts"].astype(np.int64)) if policy else None,
             watermark_us=watermark,
             tick_seconds=tick,
+            base=arrays["base"].astype(np.int64),
             previous=arrays["previous"].astype(np.int64),
             told=arrays["told"].astype(np.int64),
         )

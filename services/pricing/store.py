@@ -12,7 +12,7 @@ from chassis.errors import ArterialError, Reason
 
 # multiplier, demand, supply (thousandths), tick (seconds), computed at (microseconds), partition, offset
 _VALUE = struct.Struct(">iqqqqiq")
-# watermark, computed at (microseconds), newest contributing Kafka time (microseconds), incarnation, partition, offset
+# watermark, computed at, oldest Kafka time taken in (microseconds), incarnation, partition, offset
 _HEAD = struct.Struct(">qqqiiq")
 HEAD = b"_head"
 # Compare-and-set on the version (incarnation, offset): an older worker cannot overwrite newer values. The tag keeps a city's keys together.
