@@ -101,7 +101,7 @@ async def watch(places: Engines) -> list[float]:
     store, latencies, seen = SurgeStore(redis), [], 0
     deadline = time.time() + SECONDS
     while time.time() < deadline:
-        head, _ = await store.cell(CITY, CELLS[0])
+        head = (await store.city(CITY)).head
         if head is not None and head.computed_us != seen and head.kafka_us:
             seen = head.computed_us
             latencies.append((head.computed_us - head.kafka_us) / 1000)

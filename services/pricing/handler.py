@@ -16,7 +16,7 @@ from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import next_token, page_bounds
 from services.pricing.features import coarsen
 from services.pricing.quotes import base_minor, fare_of, with_surge
-from services.pricing.store import Head, SurgeStore, Value
+from services.pricing.store import City, Head, RecentCities, SurgeStore, Value
 from services.pricing.surge import ONE_MILLI
 
 PARTIALS = "pricing_partials_v1"
@@ -27,7 +27,7 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
     """Serves PricingService."""
 
     def __init__(self, store: SurgeStore, policy: Callable[[], specs_pb2.PricingPolicySpec], clock: Clock) -> None:
-        self._store = store
+        self._cities = RecentCities(store)
         self._policy = policy
         self._clock = clock
 
@@ -37,17 +37,18 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
         if cell == 0 or not basic_int.is_valid_cell(request.cell):
             why = f"not an H3 cell of resolution {self._policy().cell_resolution} or finer"
             raise ArterialError(Reason.INVALID_REQUEST, why, violations=[Violation("cell", why)])
-        return pb.GetSurgeResponse(surge=self._surge(request.city_id, cell, *await self._store.cell(request.city_id, cell)))
+        return pb.GetSurgeResponse(surge=self._of(request.city_id, cell, await self._cities.get(request.city_id)))
 
     async def ListCitySurge(self, request: pb.ListCitySurgeRequest, context: ServicerContext) -> pb.ListCitySurgeResponse:
         """Surge of a city's cells, highest first."""
         name = f"surge/{request.city_id}"
         start, end = page_bounds(request.page.page_size, request.page.page_token, name)
-        head, values = await self._store.city(request.city_id)
+        city = await self._cities.get(request.city_id)
+        values = city.cells()
         values.sort(key=lambda value: (-value.multiplier_milli, -value.demand_milli, value.cell))
         page = page_pb2.PageResponse(next_page_token=next_token(end, len(values), name))
         return pb.ListCitySurgeResponse(
-            surges=[self._surge(request.city_id, value.cell, head, value) for value in values[start:end]], page=page
+            surges=[self._surge(request.city_id, value.cell, city.head, value) for value in values[start:end]], page=page
         )
 
     async def Quote(self, request: pb.QuoteRequest, context: ServicerContext) -> pb.QuoteResponse:
@@ -55,7 +56,7 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
         policy = self._policy()
         fare = fare_of(policy, request.product)
         cell = basic_int.latlng_to_cell(request.pickup.latitude, request.pickup.longitude, policy.cell_resolution)
-        surge = self._surge(request.city_id, cell, *await self._store.cell(request.city_id, cell))
+        surge = self._of(request.city_id, cell, await self._cities.get(request.city_id))
         base = base_minor(fare, request.distance_m, request.duration_seconds)
         # A stale multiplier is shown but not charged.
         applied = ONE_MILLI if surge.standing.stale else surge.multiplier_milli
@@ -64,6 +65,9 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
             price=money_pb2.Money(amount_minor=with_surge(base, applied), currency_code=fare.currency_code),
             surge=surge,
         )
+
+    def _of(self, city_id: int, cell: int, city: City) -> pb.Surge:
+        return self._surge(city_id, cell, city.head, city.cell(cell))
 
     def _surge(self, city_id: int, cell: int, head: Head | None, value: Value | None) -> pb.Surge:
         surge = pb.Surge(city_id=city_id, cell=cell, multiplier_milli=ONE_MILLI, standing=self._standing(head, value))

@@ -2,7 +2,9 @@
 
 import asyncio
 import struct
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -15,6 +17,10 @@ _VALUE = struct.Struct(">iqqqqiq")
 # watermark, computed at, oldest Kafka time taken in (microseconds), incarnation, partition, offset
 _HEAD = struct.Struct(">qqqiiq")
 HEAD = b"_head"
+# A tenth of a second is below what the stream itself takes, and spares the store a read per request.
+MAX_AGE_SECONDS = 0.1
+# Cities that a server remembers: bounds its memory.
+MAX_CITIES = 1000
 # Compare-and-set on the version (incarnation, offset): an older worker cannot overwrite newer values. The tag keeps a city's keys together.
 WRITE = """
 local version = redis.call('HGET', KEYS[1], '_version')
@@ -57,20 +63,6 @@ class Value:
     offset: int
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A read of one cell that waits for its turn."""
-
-    name: str
-    cell: bytes
-    found: "asyncio.Future[list[bytes | None]]"
-
-
-def _settle(waiting: "asyncio.Future[list[bytes | None]]", found: list[bytes | None]) -> None:
-    if not waiting.done():  # its caller may have given up
-        waiting.set_result(found)
-
-
 def key(city_id: int) -> str:
     """The hash of a city."""
     return f"surge:{{{city_id}}}"
@@ -82,8 +74,6 @@ class SurgeStore:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._write = redis.register_script(WRITE)
-        self._reads: list[_Read] = []
-        self._reading: asyncio.Task[None] | None = None
 
     async def write(self, city_id: int, head: Head, values: Sequence[Value], gone: Sequence[int]) -> bool:
         """Writes a city's changes unless newer ones are there; whether they were written."""
@@ -93,42 +83,50 @@ class SurgeStore:
         arguments += [str(cell).encode() for cell in gone]
         return bool(await self._write(keys=[key(city_id)], args=arguments))
 
-    async def cell(self, city_id: int, cell: int) -> tuple[Head | None, Value | None]:
-        """What is known of a cell. Raises DEPENDENCY_UNAVAILABLE."""
-        read = _Read(key(city_id), str(cell).encode(), asyncio.get_running_loop().create_future())
-        self._reads.append(read)
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read_all())
-        try:
-            head, value = await read.found
-        except RedisError as error:
-            raise _unavailable(error) from error
-        return _head(head), None if value is None else Value(cell, *_VALUE.unpack(value))
-
-    async def _read_all(self) -> None:
-        """Reads that came while others were under way travel together: a busy server makes fewer, larger round trips."""
-        while self._reads:
-            reads, self._reads = self._reads, []
-            try:
-                pipeline = self._redis.pipeline(transaction=False)
-                for read in reads:
-                    pipeline.hmget(read.name, [HEAD, read.cell])
-                for read, found in zip(reads, await pipeline.execute(), strict=True):
-                    _settle(read.found, found)
-            except RedisError as error:
-                for read in reads:
-                    if not read.found.done():
-                        read.found.set_exception(error)
-        self._reading = None
-
-    async def city(self, city_id: int) -> tuple[Head | None, list[Value]]:
+    async def city(self, city_id: int) -> "City":
         """What is known of a city. Raises DEPENDENCY_UNAVAILABLE."""
         try:
-            found = await self._redis.hgetall(key(city_id))
+            return City(await self._redis.hgetall(key(city_id)))
         except RedisError as error:
-            raise _unavailable(error) from error
-        values = [Value(int(name), *_VALUE.unpack(value)) for name, value in found.items() if name not in (HEAD, b"_version")]
-        return _head(found.get(HEAD)), values
+            raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"the online store does not answer: {error}") from error
+
+
+class City:
+    """A city's values as they were read at one moment; each is decoded when it is asked for."""
+
+    def __init__(self, fields: Mapping[bytes, bytes]) -> None:
+        self._fields = fields
+        self.head = _head(fields.get(HEAD))
+
+    def cell(self, cell: int) -> Value | None:
+        """One cell."""
+        found = self._fields.get(b"%d" % cell)
+        return None if found is None else Value(cell, *_VALUE.unpack(found))
+
+    def cells(self) -> list[Value]:
+        """All cells."""
+        return [Value(int(name), *_VALUE.unpack(value)) for name, value in self._fields.items() if name not in (HEAD, b"_version")]
+
+
+class RecentCities:
+    """Reads a city at most every MAX_AGE_SECONDS, for all who ask meanwhile: values change four times a second, requests are thousands."""
+
+    def __init__(self, store: SurgeStore) -> None:
+        self._store = store
+        self._read: OrderedDict[int, tuple[float, asyncio.Task[City]]] = OrderedDict()
+
+    async def get(self, city_id: int) -> City:
+        """A city as of at most MAX_AGE_SECONDS ago. Raises DEPENDENCY_UNAVAILABLE."""
+        now = time.monotonic()
+        began, reading = self._read.get(city_id, (0.0, None))
+        if reading is None or now - began > MAX_AGE_SECONDS:
+            reading = asyncio.create_task(self._store.city(city_id))
+            self._read[city_id] = now, reading
+            self._read.move_to_end(city_id)
+            if len(self._read) > MAX_CITIES:
+                self._read.popitem(last=False)
+        # A caller that gives up must not take the others' read with it.
+        return await asyncio.shield(reading)
 
 
 def _head(encoded: bytes | None) -> Head | None:
@@ -137,7 +135,3 @@ def _head(encoded: bytes | None) -> Head | None:
 
 def _fields(value: Head | Value) -> list[int]:
     return [getattr(value, name) for name in value.__dataclass_fields__]
-
-
-def _unavailable(error: RedisError) -> ArterialError:
-    return ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"the online store does not answer: {error}")

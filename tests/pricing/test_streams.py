@@ -87,7 +87,7 @@ async def test_each_record_is_in_exactly_one_partial_across_restarts(kafka_confi
         store = SurgeStore(redis)
 
         async def priced() -> bool:
-            _, values = await store.city(city)
+            values = (await store.city(city)).cells()
             return any(value.demand_milli == 121_000 and value.multiplier_milli > 1000 for value in values)
 
         await eventually(priced, "the demand of all requests in Redis")
