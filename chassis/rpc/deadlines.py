@@ -5,6 +5,8 @@ import time
 
 # Left for the answer to travel back and be handled; without it every hop times out at the same moment and the cause is lost.
 SHAVE_SECONDS = 0.01
+# On the wire gRPC rounds timeouts up by as much as a hundredth: less than that would not be shaved at all.
+SHAVE_SHARE = 0.02
 _deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("deadline", default=None)
 
 
@@ -16,7 +18,10 @@ def begin(seconds_left: float | None) -> None:
 def left() -> float | None:
     """Seconds left of the call being served, shaved; None outside of a call or without a deadline."""
     deadline = _deadline.get()
-    return None if deadline is None else max(0.0, deadline - time.monotonic() - SHAVE_SECONDS)
+    if deadline is None:
+        return None
+    remaining = deadline - time.monotonic()
+    return max(0.0, remaining - max(SHAVE_SECONDS, SHAVE_SHARE * remaining))
 
 
 def shaved(timeout: float | None, default: float | None) -> float | None:
