@@ -15,7 +15,6 @@ from chassis import testing
 from chassis.config import RpcConfig
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.process import Context
-from chassis.rpc import deadlines
 from chassis.rpc.client import channel
 from chassis.rpc.server import serve
 
@@ -148,7 +147,7 @@ async def test_deadlines_are_handed_on_and_shaved_at_each_hop() -> None:
     async with serving(inner) as (inner_address, _):
 
         async def outer(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
-            left.append(deadlines.left() or 0.0)
+            left.append(context.time_remaining())
             return await get_surge(inner_address, timeout=60)
 
         async with serving(outer) as (outer_address, _):
