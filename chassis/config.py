@@ -154,6 +154,8 @@ class ServiceConfig(BaseSettings):
     resources_dir: Path | None = None
     # host:port of the control plane; without it the process lives on what is on disk.
     control_plane: str | None = None
+    # host:port of the lineage service; without it what this process reads and writes is told to nobody.
+    lineage: str | None = None
 
     @classmethod
     def settings_customise_sources(

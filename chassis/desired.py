@@ -56,6 +56,31 @@ class Desired:
         """Declared pricing policies by name."""
         return {resource.metadata.name: resource.pricing_policy for resource in self._of("PricingPolicy")}
 
+    @cached_property
+    def eta_policies(self) -> Mapping[str, specs_pb2.EtaPolicySpec]:
+        """Declared policies of live speeds by name."""
+        return {resource.metadata.name: resource.eta_policy for resource in self._of("EtaPolicy")}
+
+    @cached_property
+    def risk_policies(self) -> Mapping[str, specs_pb2.RiskPolicySpec]:
+        """Declared risk policies by name."""
+        return {resource.metadata.name: resource.risk_policy for resource in self._of("RiskPolicy")}
+
+    @cached_property
+    def quality_policies(self) -> Mapping[str, specs_pb2.QualityPolicySpec]:
+        """Declared quality policies by name."""
+        return {resource.metadata.name: resource.quality_policy for resource in self._of("QualityPolicy")}
+
+    @cached_property
+    def datasets(self) -> Mapping[str, resource_pb2.Resource]:
+        """Declared datasets by logical name, whole: owner and specification."""
+        return {resource.metadata.name: resource for resource in self._of("Dataset")}
+
+    @cached_property
+    def models(self) -> Mapping[str, resource_pb2.Resource]:
+        """Declared models by name, whole: specification, and which versions serve in `status.model`."""
+        return {resource.metadata.name: resource for resource in self._of("Model")}
+
     def pipeline(self, role: specs_pb2.PipelineRole.ValueType, topic: str) -> specs_pb2.PipelineSpec | None:
         """The pipeline of that role that reads the topic, if any."""
         return next((spec for spec in self.pipelines.values() if spec.role == role and topic in spec.topics), None)

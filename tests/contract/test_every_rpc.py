@@ -1,141 +1,24 @@
 """Every RPC of every service, over the wire, on the running stack."""
 
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
-from arterial.api.controlplane.v1 import resource_pb2, schema_registry_service_pb2, specs_pb2
-from arterial.api.events.v1 import trip_event_pb2
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as ingestion
-from arterial.api.pricing.v1 import pricing_service_pb2 as pricing
-from arterial.api.types.v1 import page_pb2, position_pb2
 from chassis.errors import ArterialError, Reason
 from chassis.rpc.client import channel
+from tests.contract.cases import all_cases
 
-CELL = 0x882A100D2DFFFFF
-LONG = "x" * 300
-BAD_PAGE = page_pb2.PageRequest(page_size=5000)
-
-
-def trip_event() -> bytes:
-    """A valid trip event, serialised."""
-    event = trip_event_pb2.TripEvent(event_id=uuid.uuid4().bytes, city_id=1, trip_id="contract", producer="contract")
-    event.event_time.GetCurrentTime()
-    event.trip_requested_at.GetCurrentTime()
-    return event.SerializeToString()
-
-
-def dataset(name: str = "contract/dataset", tier: int = 2) -> resource_pb2.Resource:
-    """A dataset resource; tier 9 is invalid."""
-    return resource_pb2.Resource(
-        api_version="arterial.dev/v1",
-        kind="Dataset",
-        metadata=resource_pb2.Metadata(name=name, owner="data-platform"),
-        dataset=specs_pb2.DatasetSpec(description="for the contract test", tier=tier),
-    )
-
-
-def schema() -> schema_registry_service_pb2.Schema:
-    """A small self-contained schema."""
-    files = descriptor_pb2.FileDescriptorSet()
-    file = files.file.add(name="contract/v1/thing.proto", package="contract.v1", syntax="proto3")
-    message = file.message_type.add(name="Thing")
-    message.field.add(name="event_id", number=1, type=12, label=1)
-    return schema_registry_service_pb2.Schema(file_descriptor_set=files.SerializeToString(), message="contract.v1.Thing")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A request that is answered, one that breaks the contract in `field`, and the refusals that count as an answer."""
-
-    good: Message
-    bad: Message
-    field: str
-    accepted: frozenset[Reason] = frozenset()
-
-
-CASES = {
-    "IngestionService/Publish": Case(
-        ingestion.PublishRequest(frame_id=1, topic="trip_events_v2", records=[trip_event()]),
-        ingestion.PublishRequest(records=[b"x"]),
-        "topic",
-    ),
-    "IngestionService/GetPipelineStatus": Case(
-        ingestion.GetPipelineStatusRequest(), ingestion.GetPipelineStatusRequest(topic=LONG), "topic"
-    ),
-    "IngestionService/ListLag": Case(ingestion.ListLagRequest(), ingestion.ListLagRequest(page=BAD_PAGE), "page.page_size"),
-    "IngestionService/Audit": Case(
-        ingestion.AuditRequest(topics=["app_telemetry_v1"]), ingestion.AuditRequest(ledger_topic=LONG), "ledger_topic"
-    ),
-    "IngestionService/ListDeadLetters": Case(
-        ingestion.ListDeadLettersRequest(), ingestion.ListDeadLettersRequest(page=BAD_PAGE), "page.page_size"
-    ),
-    "PricingService/GetSurge": Case(
-        pricing.GetSurgeRequest(city_id=1, cell=CELL), pricing.GetSurgeRequest(city_id=0, cell=CELL), "city_id"
-    ),
-    "PricingService/ListCitySurge": Case(
-        pricing.ListCitySurgeRequest(city_id=1), pricing.ListCitySurgeRequest(city_id=1, page=BAD_PAGE), "page.page_size"
-    ),
-    "PricingService/Quote": Case(
-        pricing.QuoteRequest(
-            city_id=1,
-            product="standard",
-            pickup=position_pb2.Position(latitude=40.75, longitude=-73.98),
-            distance_m=3000,
-            duration_seconds=600,
-        ),
-        pricing.QuoteRequest(city_id=1, product="standard", pickup=position_pb2.Position(latitude=140.0, longitude=-73.98)),
-        "pickup",
-    ),
-    "ControlPlaneService/Plan": Case(
-        control.PlanRequest(resources=[dataset()]), control.PlanRequest(resources=[dataset(tier=9)]), "resources[0].dataset.tier"
-    ),
-    "ControlPlaneService/Apply": Case(
-        control.ApplyRequest(resources=[dataset()]), control.ApplyRequest(resources=[dataset(tier=9)]), "resources[0].dataset.tier"
-    ),
-    "ControlPlaneService/GetResource": Case(
-        control.GetResourceRequest(kind="Topic", name="trip_events_v2"), control.GetResourceRequest(name="trip_events_v2"), "kind"
-    ),
-    "ControlPlaneService/ListResources": Case(
-        control.ListResourcesRequest(kind="Topic"), control.ListResourcesRequest(page=BAD_PAGE), "page.page_size"
-    ),
-    "ControlPlaneService/DeleteResource": Case(
-        control.DeleteResourceRequest(kind="Dataset", name="contract/absent"),
-        control.DeleteResourceRequest(kind="Dataset"),
-        "name",
-        frozenset({Reason.NOT_FOUND}),
-    ),
-    "ControlPlaneService/Watch": Case(control.WatchRequest(), control.WatchRequest(resource_version=-1), "resource_version"),
-    "ControlPlaneService/ReportStatus": Case(
-        control.ReportStatusRequest(kind="Topic", name="trip_events_v2", status=resource_pb2.Status()),
-        control.ReportStatusRequest(kind="Topic", name="trip_events_v2"),
-        "status",
-    ),
-    "SchemaRegistryService/RegisterSchema": Case(
-        schema_registry_service_pb2.RegisterSchemaRequest(subject="contract-value", schema=schema()),
-        schema_registry_service_pb2.RegisterSchemaRequest(schema=schema()),
-        "subject",
-    ),
-    "SchemaRegistryService/GetSchema": Case(
-        schema_registry_service_pb2.GetSchemaRequest(schema_id=1), schema_registry_service_pb2.GetSchemaRequest(), "schema_id"
-    ),
-    "SchemaRegistryService/CheckSchema": Case(
-        schema_registry_service_pb2.CheckSchemaRequest(subject="contract-value", schema=schema()),
-        schema_registry_service_pb2.CheckSchemaRequest(subject="contract-value"),
-        "schema",
-    ),
-}
+CASES = all_cases()
 
 
 def services() -> list[ServiceDescriptor]:
