@@ -34,6 +34,33 @@ HOURLY_SHARE = (
 WEEKDAY_FACTOR = (0.82, 0.95, 1.05, 1.15, 1.18, 1.10, 0.80)
 
 
+# How much longer a trip takes at an hour of the day than at night; the shape of Manhattan's mean speeds by hour (NYC DOT Mobility Report).
+CONGESTION = (
+    0.90, 0.85, 0.85, 0.85, 0.88, 0.95, 1.05, 1.20, 1.30, 1.30, 1.25, 1.25,
+    1.28, 1.28, 1.32, 1.38, 1.42, 1.45, 1.38, 1.25, 1.15, 1.08, 1.02, 0.95,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Market:
+    """A city of the history. It lies away from the first by so many degrees; sizes are small enough for a laptop, assumed."""
+
+    city_id: int
+    trips_per_day: float
+    riders: int
+    drivers: int
+    north_degrees: float = 0.0
+    east_degrees: float = 0.0
+    speed_factor: float = 1.0
+
+
+MARKETS = (
+    Market(1, 2500, 20_000, 900),
+    Market(2, 2100, 16_000, 700, north_degrees=1.6, east_degrees=2.9, speed_factor=0.92),
+    Market(3, 2800, 24_000, 1000, north_degrees=-0.8, east_degrees=-1.2, speed_factor=1.1),
+)
+
+
 @dataclass(frozen=True)
 class Burst:
     """A short event of the demo: so many more requests per second at one place, from so many seconds after the start on."""
