@@ -23,7 +23,7 @@ from chassis.topics import Topic
 from chassis.wire import frame
 from deploy.local.child import Child, free_port
 from deploy.local.services import RESOURCES
-from services.pricing.store import SurgeStore
+from services.pricing.store import surge_store
 
 RATE, SECONDS, CITY = 2000, 20, 1
 BATCH_SECONDS = 0.05
@@ -98,7 +98,7 @@ def event(number: int) -> bytes:
 async def watch(places: Engines) -> list[float]:
     """Latency of every update of the city that is seen."""
     redis = kv.connect(places.kv)
-    store, latencies, seen = SurgeStore(redis), [], 0
+    store, latencies, seen = surge_store(redis), [], 0
     deadline = time.time() + SECONDS
     while time.time() < deadline:
         head = (await store.city(CITY)).head

@@ -16,11 +16,12 @@ from arterial.api.pricing.v1 import pricing_service_pb2, pricing_service_pb2_grp
 from bench.engines import engines
 from bench.result import report
 from chassis import kv
+from chassis.streaming.online import Head
+from chassis.streaming.windows import coarsen
 from deploy.local.child import Child, free_port
 from deploy.local.services import RESOURCES
 from deploy.local.supervisor import serving
-from services.pricing.features import coarsen
-from services.pricing.store import Head, SurgeStore, Value
+from services.pricing.store import Value, surge_store
 
 RATE, SECONDS, CITY = 1000, 10, 1
 CELLS = np.array(sorted(basic_int.grid_disk(basic_int.latlng_to_cell(40.75, -73.98, 9), 12)), np.int64)
@@ -32,8 +33,8 @@ async def main() -> None:
         redis = kv.connect(places.kv)
         now = int(time.time() * 1e6)
         parents = sorted(set(coarsen(CELLS, 8).tolist()))
-        values = [Value(cell, 1500, 9000, 2000, now // 1_000_000, now, 3, 41) for cell in parents]
-        await SurgeStore(redis).write(CITY, Head(now, now, now, 0, 3, 41), values, [])
+        values = {cell: Value(cell, 1500, 9000, 2000, now // 1_000_000, now, 3, 41).encode() for cell in parents}
+        await surge_store(redis).write(CITY, Head(now, now, now, 0, 3, 41), values, [])
         port = free_port()
         settings = {
             "state_dir": str(places.folder / "state"),

@@ -9,7 +9,7 @@ from chassis.process import Context
 from chassis.rpc.server import serve as serve_rpc
 from services.pricing.config import PricingConfig
 from services.pricing.handler import PricingHandler
-from services.pricing.store import SurgeStore
+from services.pricing.store import surge_store
 from services.pricing.stream import combine, stream, surge_policy
 
 
@@ -19,7 +19,7 @@ async def serve(config: PricingConfig, context: Context) -> None:
     async with follow_desired(config, context) as feed:
 
         def register(server: grpc.aio.Server) -> list[str]:
-            handler = PricingHandler(SurgeStore(redis), lambda: surge_policy(feed.current), context.clock)
+            handler = PricingHandler(surge_store(redis), lambda: surge_policy(feed.current), context.clock)
             pricing_service_pb2_grpc.add_PricingServiceServicer_to_server(handler, server)
             return [pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"].full_name]
 

@@ -10,13 +10,14 @@ from h3.api import basic_int
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.pricing.v1 import pricing_service_pb2 as pb
 from arterial.api.pricing.v1 import pricing_service_pb2_grpc
-from arterial.api.types.v1 import money_pb2, page_pb2, standing_pb2
+from arterial.api.types.v1 import money_pb2, page_pb2
 from chassis.clock import Clock
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import next_token, page_bounds
-from services.pricing.features import coarsen
+from chassis.streaming.online import City, Head, RecentCities, standing
+from chassis.streaming.windows import coarsen
 from services.pricing.quotes import base_minor, fare_of, with_surge
-from services.pricing.store import City, Head, RecentCities, SurgeStore, Value
+from services.pricing.store import SurgeStore, Value
 from services.pricing.surge import ONE_MILLI
 
 PARTIALS = "pricing_partials_v1"
@@ -66,29 +67,16 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
             surge=surge,
         )
 
-    def _of(self, city_id: int, cell: int, city: City) -> pb.Surge:
+    def _of(self, city_id: int, cell: int, city: City[Value]) -> pb.Surge:
         return self._surge(city_id, cell, city.head, city.cell(cell))
 
     def _surge(self, city_id: int, cell: int, head: Head | None, value: Value | None) -> pb.Surge:
-        surge = pb.Surge(city_id=city_id, cell=cell, multiplier_milli=ONE_MILLI, standing=self._standing(head, value))
+        now, max_age = self._clock.now(), self._policy().max_age_seconds
+        found = standing(head, known=value is not None, partials=PARTIALS, max_age_seconds=max_age, now=now)
+        surge = pb.Surge(city_id=city_id, cell=cell, multiplier_milli=ONE_MILLI, standing=found)
         if head is not None and head.kafka_us:
             surge.oldest_input_time.FromMicroseconds(head.kafka_us)
         if value is not None:
             surge.multiplier_milli = value.multiplier_milli
             surge.demand_milli, surge.supply_milli = value.demand_milli, value.supply_milli
         return surge
-
-    def _standing(self, head: Head | None, value: Value | None) -> standing_pb2.Standing:
-        """Every cell is evaluated at every tick, so a city's watermark is that of all its values."""
-        standing = standing_pb2.Standing(source=standing_pb2.VALUE_SOURCE_NONE, max_age_seconds=self._policy().max_age_seconds)
-        if head is None:
-            return standing
-        standing.stale = self._clock.now() - head.watermark_us / 1e6 > standing.max_age_seconds
-        standing.as_of.FromMicroseconds(head.watermark_us)
-        standing.computed_at.FromMicroseconds(head.computed_us)
-        standing.position.CopyFrom(
-            standing_pb2.SourcePosition(source=PARTIALS, incarnation=head.incarnation, partition=head.partition, offset=head.offset + 1)
-        )
-        if value is not None:
-            standing.source = standing_pb2.VALUE_SOURCE_LAST_GOOD if standing.stale else standing_pb2.VALUE_SOURCE_LIVE
-        return standing

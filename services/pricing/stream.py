@@ -1,18 +1,19 @@
 """Roles `combine` and `stream`: events to partials, partials to multipliers."""
 
-import dataclasses
-
 from arterial.api.controlplane.v1 import specs_pb2
+from arterial.api.pricing.v1.pricing_partial_pb2 import PricingPartial
 from chassis import kafka, kv
 from chassis.desired import Desired, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.process import Context
 from chassis.streaming.agent import AgentProcess
 from chassis.streaming.combiner import Combiner, CombinerSetup
+from chassis.streaming.merger import LogMerger, MergerSetup, dead_topic
 from services.pricing.config import PricingConfig
-from services.pricing.merger import DEAD_PARTIALS, SurgeMerger
-from services.pricing.partials import SurgePartials
-from services.pricing.store import SurgeStore
+from services.pricing.merger import SurgePublisher
+from services.pricing.partials import surge_partials
+from services.pricing.state import SurgeState
+from services.pricing.store import surge_store
 
 # The combiner's one fixed list: it changes only while all combiners are stopped.
 SOURCES = ("marketplace_events_v1", "trip_events_v2")
@@ -34,7 +35,7 @@ async def combine(config: PricingConfig, context: Context) -> None:
         topics = feed.current.topics
         await kafka.ensure_topics(config.kafka, [topics[name] for name in (*SOURCES, PARTIALS)])
         setup = CombinerSetup("pricing", [topics[name] for name in SOURCES], topics[PARTIALS], feed.schemas)
-        features = SurgePartials(lambda: surge_policy(feed.current), config.cell.region)
+        features = surge_partials(lambda: surge_policy(feed.current), config.cell.region)
         combiner = Combiner(setup, config.kafka, context, features)
         pipeline = feed.current.pipeline(specs_pb2.PIPELINE_ROLE_SURGE, SOURCES[0])
         if pipeline is not None:
@@ -46,13 +47,14 @@ async def stream(config: PricingConfig, context: Context) -> None:
     """Role `stream`."""
     async with follow_desired(config, context) as feed:
         topics = feed.current.topics
-        dead = dataclasses.replace(topics[PARTIALS], name=DEAD_PARTIALS)
-        await kafka.ensure_topics(config.kafka, [*(topics[name] for name in (PARTIALS, OUTPUTS, LATE)), dead])
+        await kafka.ensure_topics(config.kafka, [*(topics[name] for name in (PARTIALS, OUTPUTS, LATE)), dead_topic(topics[PARTIALS])])
         producer = kafka.producer(config.kafka)
         await producer.start()
         redis = kv.connect(config.kv)
         try:
-            merger = SurgeMerger(topics, config.checkpoints, SurgeStore(redis), producer, context=context)
+            publish = SurgePublisher(topics, surge_store(redis), producer, context)
+            setup = MergerSetup(topics[PARTIALS], PricingPartial, SurgeState, publish)
+            merger = LogMerger(setup, config.checkpoints, producer, context)
             await AgentProcess("pricing-stream", config.kafka, topics[PARTIALS], merger, context).run()
         finally:
             await producer.stop()

@@ -15,11 +15,11 @@ from chassis import resources
 from chassis.config import LakeConfig
 from chassis.streaming.checkpoint import Checkpoints
 from chassis.streaming.deduplication import Deduplication
-from services.pricing.features import AVAILABLE, REQUEST, coarsen, group
-from services.pricing.partials import policy_hash
-from services.pricing.state import DEMAND_TOPIC, BadPartial, Emission, SurgeState
+from chassis.streaming.partials import BadPartial, policy_hash
+from chassis.streaming.windows import Windows, coarsen, group
+from services.pricing.features import AVAILABLE, MEASURES, REQUEST
+from services.pricing.state import DEMAND_TOPIC, Emission, SurgeState
 from services.pricing.surge import multipliers
-from services.pricing.windows import Windows
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources" / "pricing.yaml"
 POLICY: specs_pb2.PricingPolicySpec = resources.read([SEED])[0].pricing_policy
@@ -58,7 +58,8 @@ def partial(entries: list[tuple[Key, int]], watermark: int, offset: int, *, with
 
 def told(emission: Emission) -> list[object]:
     """An emission as plain values."""
-    return [value.tolist() if isinstance(value, np.ndarray) else value for value in vars(emission).values()]
+    values = vars(emission) | vars(emission.taken)
+    return [value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items() if name != "taken"]
 
 
 @given(counted, counted)
@@ -66,7 +67,7 @@ def test_merging_is_the_same_in_any_order_and_grouping(one: list[tuple[Key, int]
     """a then b, b then a, and both at once give the same sums per cell."""
     results = []
     for parts in ([one, other], [other, one], [one + other]):
-        windows = Windows(POLICY.bucket_seconds, 100)
+        windows = Windows(POLICY.bucket_seconds, 100, MEASURES)
         for part in parts:
             windows.add(*columns(part), oldest_allowed=0)
         sums = windows.within(START + 300, 300)
@@ -78,7 +79,7 @@ def test_merging_is_the_same_in_any_order_and_grouping(one: list[tuple[Key, int]
 def test_windows_sum_what_lies_within_them(entries: list[tuple[Key, int]], window: int) -> None:
     """Against a plain recount."""
     window -= window % POLICY.bucket_seconds
-    windows = Windows(POLICY.bucket_seconds, 100)
+    windows = Windows(POLICY.bucket_seconds, 100, MEASURES)
     windows.add(*columns(entries), oldest_allowed=0)
     newest = max((key[2] for key, _ in entries), default=START) + POLICY.bucket_seconds
     sums = windows.within(newest, window)
@@ -130,7 +131,7 @@ def test_every_count_is_merged_or_late(log: list[tuple[list[tuple[Key, int]], in
         watermark += step
         emission = state.merge(partial(entries, watermark, offset))
         given_counts += sum(count for _, count in entries)
-        late_counts += int(emission.late_counts.sum())
+        late_counts += int(emission.taken.late_counts.sum())
         on_time = sum(count for (_, _, bucket, _), count in entries if bucket + 5 > watermark - 360)
         merged_before += on_time
     assert late_counts == given_counts - merged_before

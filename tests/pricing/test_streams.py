@@ -18,7 +18,7 @@ from chassis.testing import eventually, running
 from chassis.topics import Topic
 from chassis.wire import frame, split
 from services.pricing.config import PricingConfig
-from services.pricing.store import SurgeStore
+from services.pricing.store import surge_store
 from services.pricing.stream import combine, stream
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources"
@@ -84,7 +84,7 @@ async def test_each_record_is_in_exactly_one_partial_across_restarts(kafka_confi
                 await send([request(city) for _ in range(40)] + [repeated, b"garbage", request(city, ahead_seconds=900)])
                 await eventually(counted, "all records in partials")
         redis = kv.connect(config.kv)
-        store = SurgeStore(redis)
+        store = surge_store(redis)
 
         async def priced() -> bool:
             values = (await store.city(city)).cells()

@@ -1,30 +1,53 @@
-"""Sliding windows of event time over cells: counts per bucket, merged from partials, and what came too late. Pure arrays."""
+"""Sliding windows of event time over cells: sums per bucket, merged from partials, and what came too late. Pure arrays of integers."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.pricing.features import MEASURES
+_RESOLUTION_SHIFT = 52
 
-EMPTY = np.zeros(0, np.int64)
+# Keys of shape (n, 4): city, cell, bucket start in seconds, measure; amounts of shape (n,).
+Sums = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def coarsen(cells: NDArray[np.int64], resolution: int) -> NDArray[np.int64]:
+    """Parents of H3 cells at a resolution; 0 for what is no cell or is coarser.
+
+    An index has 4 bits of resolution, then 3 bits a digit from resolution 1 to 15, 7 where unused (H3 documentation, "Index bit layout").
+    """
+    own = (cells >> _RESOLUTION_SHIFT) & 0xF
+    unused = np.int64((1 << (3 * (15 - resolution))) - 1)
+    parents = (cells & ~(np.int64(0xF) << _RESOLUTION_SHIFT)) | (np.int64(resolution) << _RESOLUTION_SHIFT) | unused
+    return np.where((cells > 0) & (own >= resolution), parents, 0)
+
+
+def group(keys: NDArray[np.int64], amounts: NDArray[np.int64]) -> Sums:
+    """Sums the amounts of equal keys; keys come out sorted, so that the same events give the same bytes."""
+    if not len(keys):
+        return np.zeros((0, 4), np.int64), np.zeros(0, np.int64)
+    order = np.lexsort(keys.T[::-1])
+    ordered = keys[order]
+    first = np.flatnonzero(np.r_[True, np.any(ordered[1:] != ordered[:-1], axis=1)])
+    return ordered[first], np.add.reduceat(amounts[order], first)
 
 
 @dataclass
 class Windows:
-    """Counts of one partition: `cells` has (city, cell) of each row, shape (n, 2), in order of appearance; `counts` (n, slots, measures).
+    """Sums of one partition: `cells` has (city, cell) of each row, shape (n, 2), in order of appearance; `counts` (n, slots, measures).
 
     A bucket that starts at second s lives in slot (s / bucket) mod slots, as long as the newest bucket is fewer than `slots` ahead.
     """
 
     bucket_seconds: int
     slots: int
+    measures: int
     newest: int = -1  # index (start / bucket) of the newest bucket
     cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0, MEASURES), np.int64))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
-        self.counts = self.counts.reshape(len(self.cells), self.slots, MEASURES)
+        self.counts = self.counts.reshape(len(self.cells), self.slots, self.measures)
         self._row_of = {tuple(cell): row for row, cell in enumerate(self.cells.tolist())}
 
     def add(self, keys: NDArray[np.int64], counts: NDArray[np.int64], oldest_allowed: int) -> NDArray[np.bool_]:
@@ -71,5 +94,5 @@ class Windows:
             rows[place] = row
         if fresh:
             self.cells = np.concatenate([self.cells, np.array(fresh, np.int64)])
-            self.counts = np.concatenate([self.counts, np.zeros((len(fresh), self.slots, MEASURES), np.int64)])
+            self.counts = np.concatenate([self.counts, np.zeros((len(fresh), self.slots, self.measures), np.int64)])
         return rows
