@@ -9,9 +9,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from chassis.tripfiles import TripFile
 from simulator.city import City
 from simulator.demand import Demand, Replay, Rhythm, WithBurst
+from simulator.fraud import Fraudsters, day_of_fraud
 from simulator.parameters import CONCERT, Parameters
 from simulator.producer import Ledger, Producer
 
@@ -27,6 +30,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3600)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--trips", type=Path, help="a trip file whose pickups are the demand")
+    parser.add_argument(
+        "--fraud", action="store_true", help="fraudsters are among the riders; who they are is written to fraud.json of the ledger"
+    )
     parser.add_argument("--burst", action="store_true", help="a concert lets out shortly after the start")
     asyncio.run(_run(parser.parse_args()))
 
@@ -36,7 +42,9 @@ async def _run(arguments: argparse.Namespace) -> None:
     file = TripFile(arguments.trips) if arguments.trips else None
     warm_start = now - WARM_UP_SECONDS
     demand: Demand = Rhythm(parameters) if file is None else Replay(file, now, run=now % 65536)
-    city = City(parameters, WithBurst(demand, CONCERT, now) if arguments.burst else demand, arguments.seed, run=str(now))
+    demand = WithBurst(demand, CONCERT, now) if arguments.burst else demand
+    fraudsters = _fraudsters(arguments, now) if arguments.fraud else None
+    city = City(parameters, demand, arguments.seed, run=str(now), fraudsters=fraudsters)
     for second in range(warm_start, now):
         city.second(second)
     producer = Producer(city, arguments.address, Ledger(arguments.ledger))
@@ -50,6 +58,17 @@ async def _run(arguments: argparse.Namespace) -> None:
         await reporting
     print(json.dumps(dataclasses.asdict(producer.progress)), flush=True)
     await producer.close()
+
+
+def _fraudsters(arguments: argparse.Namespace, now: int) -> Fraudsters:
+    """At least one of each kind within the time of the show."""
+    random = np.random.default_rng(arguments.seed)
+    parameters = Parameters()
+    payments_per_day = parameters.requests_per_second * arguments.seconds
+    fraud = day_of_fraud(parameters.city_id, payments_per_day, now * 1_000_000, random, run=str(now), seconds=arguments.seconds)
+    arguments.ledger.mkdir(parents=True, exist_ok=True)
+    (arguments.ledger / "fraud.json").write_text(json.dumps(fraud.scenario_of))
+    return Fraudsters(fraud, random)
 
 
 async def _report(producer: Producer) -> None:

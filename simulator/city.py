@@ -1,6 +1,8 @@
 """A city, second by second: riders ask, drivers drive, accept, carry; everything happens on whole columns."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +12,11 @@ from arterial.api.events.v1.gps_ping_pb2 import GpsPing
 from arterial.api.events.v1.marketplace_event_pb2 import MarketplaceEvent
 from arterial.api.events.v1.payment_event_pb2 import PaymentEvent
 from arterial.api.events.v1.trip_event_pb2 import TripEvent
-from chassis.tripfiles import cells
+from chassis.tripfiles import ZONE, cells
 from simulator.columns import Events, event_ids, money, names, positions, times
 from simulator.demand import METRES_PER_DEGREE, Demand, Requests, hot_spot_positions
-from simulator.parameters import Parameters
+from simulator.fraud import Fraudsters
+from simulator.parameters import CONGESTION, Parameters
 
 AVAILABLE, TO_PICKUP, ON_TRIP = GpsPing.DRIVER_STATE_AVAILABLE, GpsPing.DRIVER_STATE_TO_PICKUP, GpsPing.DRIVER_STATE_ON_TRIP
 
@@ -47,7 +50,8 @@ class Trips:
 class City:
     """The simulation. The same seed, start and demand give the same events."""
 
-    def __init__(self, parameters: Parameters, demand: Demand, seed: int, run: str = "") -> None:
+    def __init__(self, parameters: Parameters, demand: Demand, seed: int, run: str = "", *, fraudsters: Fraudsters | None = None) -> None:
+        self._fraudsters = fraudsters
         self._parameters = parameters
         self._demand = demand
         self._random = np.random.default_rng(seed)
@@ -85,6 +89,8 @@ class City:
         market.extend(browsing[:-1])
         due = np.flatnonzero((np.arange(self._parameters.drivers) + second) % self._parameters.heartbeat_seconds == 0)
         market.append(self._drivers(due[self._fleet.state[due] == AVAILABLE], MarketplaceEvent.KIND_DRIVER_AVAILABLE, now_us))
+        if self._fraudsters is not None:
+            payments.append(self._fraudsters.at(second))
         found = {
             "trip_events_v2": trips,
             "payment_events_v1": payments,
@@ -175,7 +181,7 @@ class City:
             trips, chosen = self._trips, drivers[matched]
             trips.pickup[chosen], trips.dropoff[chosen] = requests.positions[matched], dropoff[matched]
             trips.metres[chosen] = metres[matched].astype(np.int64)
-            trips.seconds[chosen] = np.maximum(metres[matched] / parameters.speed_mps, 60).astype(np.int64)
+            trips.seconds[chosen] = np.maximum(metres[matched] / self._speed_mps(now_us), 60).astype(np.int64)
             trips.product[chosen] = product[matched]
             self._aim(chosen, trips.pickup[chosen])
             events.append(self._of_drivers(TripEvent.STATUS_ACCEPTED, chosen, now_us, 2))
@@ -214,8 +220,13 @@ class City:
         chosen[usable] = drivers[usable]
         return chosen, distance
 
+    def _speed_mps(self, now_us: int) -> float:
+        """How fast traffic moves at this hour."""
+        local = datetime.fromtimestamp(now_us / 1e6, UTC).astimezone(ZoneInfo(ZONE))
+        return self._parameters.speed_mps / CONGESTION[local.hour]
+
     def _accept(self, drivers: NDArray[np.int64], ids: NDArray[np.int64], metres: NDArray[np.float64], now_us: int) -> None:
-        seconds = np.maximum(metres / self._parameters.speed_mps, 20).astype(np.int64)
+        seconds = np.maximum(metres / self._speed_mps(now_us), 20).astype(np.int64)
         self._fleet.state[drivers] = TO_PICKUP
         self._fleet.trip[drivers] = ids
         self._fleet.remaining[drivers] = seconds

@@ -113,8 +113,8 @@ def day_of_fraud(
     scenario_of: dict[str, str] = {}
     for scenario, make, size in _KINDS:
         for episode in range(max(1, int(random.poisson(share / size)))):
-            begin = start_us + int(random.uniform(0, 0.8) * seconds * 1e6)
-            made = make(city_id, begin, random, f"{run}-{scenario}-{episode}", min(1.0, seconds / 86_000))
+            begin = start_us + int(random.uniform(0, 0.65) * seconds * 1e6)
+            made = make(city_id, begin, random, f"{run}-{scenario}-{episode}", int(0.25 * seconds * 1e6))
             parts.append(made)
             scenario_of |= dict.fromkeys(made.payment.tolist(), scenario)
     return Fraud(Payments.join(parts), scenario_of)
@@ -128,39 +128,39 @@ def _episode(city_id: int, micros: NDArray[np.int64], amount: NDArray[np.int64],
     return Payments(micros, micros - 600_000_000, np.full(count, city_id), amount, stage, payment, *who, trip)
 
 
-def _card_testing(city_id: int, begin: int, random: np.random.Generator, run: str, pace: float) -> Payments:
+def _card_testing(city_id: int, begin: int, random: np.random.Generator, run: str, limit_us: int) -> Payments:
     """Stolen card numbers are tried one after another with small amounts, from one device."""
     count = int(random.integers(10, 25))
-    micros = begin + np.sort(random.integers(0, int(1_200_000_000 * pace) + 1_000_000, count))
+    micros = begin + np.sort(random.integers(0, min(1_200_000_000, limit_us), count))
     numbers = np.arange(count)
     who = (_texts(f"account-{run}", numbers // 3), _texts(f"card-{run}", numbers), _same(f"device-{run}", count))
     return _episode(city_id, micros, random.integers(100, 300, count), run, who)
 
 
-def _account_takeover(city_id: int, begin: int, random: np.random.Generator, run: str, pace: float) -> Payments:
+def _account_takeover(city_id: int, begin: int, random: np.random.Generator, run: str, limit_us: int) -> Payments:
     """Somebody else's account, from a device that it never used: a few expensive trips within an hour or so."""
     count = int(random.integers(4, 8))
-    micros = begin + np.sort(random.integers(0, int(4_800_000_000 * pace) + 1_000_000, count))
+    micros = begin + np.sort(random.integers(0, min(4_800_000_000, limit_us), count))
     victim = int(random.integers(0, 4000))
     who = (_same(f"account-{city_id}-{victim}", count), _same(f"card-{city_id}-{victim}", count), _same(f"device-{run}", count))
     return _episode(city_id, micros, random.integers(4500, 12_000, count), run, who)
 
 
-def _promotion_abuse(city_id: int, begin: int, random: np.random.Generator, run: str, pace: float) -> Payments:
+def _promotion_abuse(city_id: int, begin: int, random: np.random.Generator, run: str, limit_us: int) -> Payments:
     """Accounts made for their first-trip discount, on one device and one card."""
     count = int(random.integers(6, 14))
-    micros = begin + np.sort(random.integers(0, int(12_000_000_000 * pace) + 1_000_000, count))
+    micros = begin + np.sort(random.integers(0, min(12_000_000_000, limit_us), count))
     who = (_texts(f"account-{run}", np.arange(count)), _same(f"card-{run}", count), _same(f"device-{run}", count))
     return _episode(city_id, micros, random.integers(50, 350, count), run, who)
 
 
-def _refund_abuse(city_id: int, begin: int, random: np.random.Generator, run: str, pace: float) -> Payments:
+def _refund_abuse(city_id: int, begin: int, random: np.random.Generator, run: str, limit_us: int) -> Payments:
     """An account that has one trip after another paid back."""
     count = int(random.integers(5, 10))
-    micros = begin + np.sort(random.integers(0, int(12_000_000_000 * pace) + 1_000_000, count))
+    micros = begin + np.sort(random.integers(0, min(12_000_000_000, limit_us), count))
     who = (_same(f"account-{run}", count), _same(f"card-{run}", count), _same(f"device-{run}", count))
     paid = _episode(city_id, micros, random.integers(900, 3500, count), run, who)
-    return Payments.join([paid, paid.staged(REFUNDED, int(240_000_000 * pace) + 2_000_000)])
+    return Payments.join([paid, paid.staged(REFUNDED, min(240_000_000, limit_us // 4))])
 
 
 # Scenario, how it is made, and the mean number of payments of an episode.
@@ -182,3 +182,17 @@ def _same(text: str, count: int) -> NDArray[np.object_]:
 
 def _strings(texts: NDArray[np.object_]) -> pa.Array:
     return pc.fill_null(pa.array(texts, pa.string()), "")
+
+
+class Fraudsters:
+    """Fraud among a city's live payments, published at its time."""
+
+    def __init__(self, fraud: Fraud, random: np.random.Generator) -> None:
+        self.scenario_of = fraud.scenario_of
+        self._payments = fraud.payments
+        self._random = random
+
+    def at(self, second: int) -> Events:
+        """The fraudulent payments of a second since 1970."""
+        due = self._payments.where(self._payments.micros // 1_000_000 == second)
+        return due.events(self._random, producer="simulator") if len(due.micros) else Events({}, 0)

@@ -14,6 +14,7 @@ from chassis.tripfiles import TripFile
 from chassis.wire import Schemas
 from simulator.city import City
 from simulator.demand import Replay, Rhythm, WithBurst
+from simulator.fraud import SCENARIOS, Fraudsters, day_of_fraud
 from simulator.parameters import CONCERT, Parameters
 
 START = 1_767_279_600
@@ -97,3 +98,18 @@ def test_an_unknown_file_is_refused(tmp_path: Path) -> None:
     """With one clear sentence."""
     with pytest.raises(ArterialError, match="neither TLC Parquet nor a CSV"):
         TripFile(written(tmp_path, ["a,b", "1,2"]))
+
+
+def test_fraudsters_pay_among_the_riders() -> None:
+    """Every fraudulent payment is published once, at its second, and its scenario is known apart from the events."""
+    random = np.random.default_rng(1)
+    start = 1_767_225_600
+    fraud = day_of_fraud(1, 200, start * 1_000_000, random, run="test", seconds=90)
+    city = City(Parameters(drivers=50), Rhythm(Parameters()), 3, fraudsters=Fraudsters(fraud, random))
+    found: list[str] = []
+    for second in range(start, start + 90):
+        events = city.second(second).get("payment_events_v1")
+        if events is not None:
+            found += [payment for payment in events.columns["payment_id"].to_pylist() if payment in fraud.scenario_of]
+    assert sorted(found) == sorted(fraud.payments.payment.tolist())
+    assert set(fraud.scenario_of.values()) == set(SCENARIOS)
