@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Added:
-    """A data file of a commit; `path` is relative to the table's root."""
+    """A data file of a commit; `path` is relative to the table's root, `rows` -1 if the log does not count them."""
 
     path: str
     partition_values: Mapping[str, str | None]
@@ -72,10 +72,14 @@ class Table:
         self._files = pa.fs.PyFileSystem(DeltaStorageHandler.from_table(handle._table))
 
     @classmethod
-    def open(cls, config: LakeConfig, name: str) -> "Table | None":
-        """The table, or None if it does not exist."""
+    def open(cls, config: LakeConfig, name: str, version: int | None = None) -> "Table | None":
+        """The table, at its newest version or at that one, or None if it does not exist.
+
+        Raises:
+            DeltaError: the version does not exist or was cleaned from the log.
+        """
         try:
-            return cls(config, name, DeltaTable(config.table(name), storage_options=config.storage_options or None))
+            return cls(config, name, DeltaTable(config.table(name), version=version, storage_options=config.storage_options or None))
         except TableNotFoundError:
             return None
 
@@ -117,6 +121,16 @@ class Table:
     def refresh(self) -> None:
         """Moves the handle to the newest version."""
         self.handle.update_incremental()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the handle's snapshot, partition columns included."""
+        return pa.schema(self.handle.schema())
+
+    @property
+    def partition_columns(self) -> list[str]:
+        """Partition columns of the handle's snapshot; the first one is the date."""
+        return list(self.handle.metadata().partition_columns)
 
     def progress(self, app_id: str) -> int | None:
         """Progress of a source as the handle's snapshot has it."""
@@ -204,9 +218,27 @@ class Table:
         actions = pa.table(self.handle.get_add_actions(flatten=False))
         rows = actions.sort_by([("modification_time", "descending")]).to_pylist()
         return [
-            Added(unquote(row["path"]), row.get("partition") or row.get("partition_values") or {}, row["num_records"], row["size_bytes"])
+            Added(unquote(row["path"]), _partition_values(row), -1 if row["num_records"] is None else row["num_records"], row["size_bytes"])
             for row in rows
         ]
+
+    def files_between(self, first: str, last: str) -> list[Added]:
+        """The data files of the handle's snapshot whose date (first partition column) is within these ISO 8601 dates, both included."""
+        date = self.partition_columns[0]
+        return [added for added in self.files() if first <= (added.partition_values[date] or "") <= last and _is_good(added)]
+
+
+def _partition_values(row: Mapping[str, Any]) -> dict[str, str | None]:
+    """Partition values as the log writes them: text."""
+    values = row.get("partition") or row.get("partition_values") or {}
+    return {
+        name: str(value).lower() if isinstance(value, bool) else None if value is None else str(value) for name, value in values.items()
+    }
+
+
+def _is_good(added: Added) -> bool:
+    """False of files of dead rows, which only raw tables have."""
+    return added.partition_values.get("dead") != "true"
 
 
 def _added(action: Mapping[str, Any]) -> Added:

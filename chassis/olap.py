@@ -47,6 +47,10 @@ def column_type(field: pa.Field, *, nullable: bool = True) -> str:
         name = "DateTime64(6, 'UTC')"
     elif pa.types.is_list(field.type):
         return f"Array({column_type(field.type.value_field, nullable=False)})"
+    elif pa.types.is_struct(field.type):
+        return "Tuple(" + ", ".join(f"`{part.name}` {column_type(part, nullable=False)}" for part in field.type) + ")"
+    elif pa.types.is_decimal(field.type):
+        name = f"Decimal({field.type.precision}, {field.type.scale})"
     elif field.type in _TYPES:
         name = _TYPES[field.type]
     else:

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from chassis.config import LakeConfig, OlapConfig
 from chassis.lake import Added, Table
+from chassis.lakesql import source
 from chassis.olap import column_type, quoted
 from chassis.topics import Topic
 from services.ingestion.commits import good_files
@@ -25,8 +25,6 @@ ONE_BLOCK = (
 DEDUPLICATION_WINDOW = 10_000
 _LEFT_OUT = {"_key", "_value", "_headers", "_error", "_crc", "dead"}
 _REQUIRED = {"_topic", "_incarnation", "_partition", "_offset", "_kafka_time", "event_id", "event_time", "ingest_date", "region"}
-# Partition columns are not in the files.
-_CONSTANTS = {"ingest_date": "toDate32", "region": "toString"}
 PROGRESS = "_progress"
 
 
@@ -113,36 +111,13 @@ class Live:
         self._version = version
 
     def _insert(self, added: Added) -> str:
-        names = ", ".join(f"`{field.name}`" for field in self._columns)
-        selected = ", ".join(
-            f"{_CONSTANTS[field.name]}({quoted(str(added.partition_values[field.name]))})"
-            if field.name in _CONSTANTS
-            else f"`{field.name}`"
-            for field in self._columns
-        )
-        # Explicit columns: a file that is older than a column gives nulls.
-        structure = ", ".join(f"`{field.name}` {_column_type(field)}" for field in self._columns if field.name not in _CONSTANTS)
+        names = [field.name for field in self._columns]
+        columns = ", ".join(f"`{name}`" for name in names)
+        table = table_name(self._topic.name)
         # The path of a file is unique within its table for ever, so it stands for the version too.
-        token = quoted(f"{table_name(self._topic.name)}:{added.path}")
+        token = quoted(f"{table}:{added.path}")
         return (
-            f"INSERT INTO `{self._database}`.`{self._topic.name}` ({names}) "
-            f"SELECT {selected} FROM {source(self._lake, table_name(self._topic.name), added.path, structure)} "
+            f"INSERT INTO `{self._database}`.`{self._topic.name}` ({columns}) "
+            f"SELECT {columns} FROM {source(self._lake, table, [added], pa.schema(self._columns), names)} "
             f"SETTINGS insert_deduplication_token = {token}, {ONE_BLOCK}"
         )
-
-
-def source(lake: LakeConfig, table: str, path: str, structure: str) -> str:
-    """The table function by which the engine reads a data file.
-
-    Raises:
-        ValueError: the lake is on a store that the loader does not know.
-    """
-    root = lake.table(table)
-    if "://" not in root:
-        return f"file({quoted(str(Path(root).resolve() / path))}, 'Parquet', {quoted(structure)})"
-    if root.startswith("s3://"):
-        options = lake.storage_options
-        endpoint = options.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com").rstrip("/")
-        credentials = f"{quoted(options.get('AWS_ACCESS_KEY_ID', ''))}, {quoted(options.get('AWS_SECRET_ACCESS_KEY', ''))}"
-        return f"s3({quoted(f'{endpoint}/{root[5:]}/{path}')}, {credentials}, 'Parquet', {quoted(structure)})"
-    raise ValueError(f"live tables cannot be loaded from {root.split('://')[0]}://")
