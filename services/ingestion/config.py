@@ -12,5 +12,5 @@ class IngestionConfig(ServiceConfig):
     lake: LakeConfig
     olap: OlapConfig
     rpc: RpcConfig
-    # Role `backfill` only: the file to load.
-    backfill_file: Path | None = None
+    # Role `backfill` only: the files to load, in this order: trip files and record files.
+    backfill_files: tuple[Path, ...] = ()

@@ -1,6 +1,6 @@
 """The raw table of a topic: batches in, exactly once, whatever ends or restarts the process."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 
@@ -12,6 +12,7 @@ from chassis.judge import judge
 from chassis.lake import Step, Table
 from chassis.topics import Topic
 from chassis.wire import Schemas
+from services.ingestion import supersession
 from services.ingestion.rows import PARTITION_BY, Records, raw_rows, raw_schema
 
 # Where the last row of a partition is looked for first: the files that hold these offsets are few and new.
@@ -47,9 +48,18 @@ class RawTable:
         judged = judge(self.topic, self._schemas, records.values, records.partitions if routed else None)
         return raw_rows(records, judged, self._cell.region), judged.waiting
 
-    def append(self, rows: pa.Table, source: str, incarnation: int, steps: Mapping[int, Step]) -> int:
-        """Appends rows together with the step of each partition; returns the version. Raises as `Table.append` does."""
-        return self.table.append(rows, {app_id(self._cell, source, incarnation, partition): step for partition, step in steps.items()})
+    def append(self, rows: pa.Table, source: str, incarnation: int, steps: Mapping[int, Step], supersedes: Sequence[str] = ()) -> int:
+        """Appends rows together with the step of each partition; returns the version. Raises as `Table.append` does.
+
+        The first commit of a correction names what it `supersedes`.
+        """
+        moved = {app_id(self._cell, source, incarnation, partition): step for partition, step in steps.items()}
+        return self.table.append(rows, moved | supersession.steps(supersedes))
+
+    def refuse_unless_superseding(self, source: str, supersedes: Sequence[str]) -> None:
+        """Raises REFUSED if a file that is not in the table yet cannot supersede these sources."""
+        loaded = [other for other in supersedes if self.progress(other, 0, 0) is not None]
+        supersession.refuse_unless_possible(self.table, source, supersedes, loaded)
 
     def last_rows(self, source: str, incarnation: int, ends: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Offset and checksum of the last row of each partition, dead rows included; `ends` has the exclusive ends.

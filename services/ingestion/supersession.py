@@ -1,0 +1,47 @@
+"""Corrections: sources that declare which sources they supersede (one-way door 5 of the design).
+
+The first commit of a correction carries one transaction per superseded source. Raw keeps the rows of both; everything that follows raw
+leaves the superseded rows out. Transactions survive checkpoints and log clean-up, so the table itself knows for ever what is superseded.
+"""
+
+from collections.abc import Sequence
+
+from chassis.errors import ArterialError, Reason
+from chassis.lake import Commit, Step, Table
+
+_PREFIX = "superseded/"
+# A marker only: that it exists says everything.
+_MARK = Step(None, 1)
+
+
+def steps(sources: Sequence[str]) -> dict[str, Step]:
+    """What a correction's first commit moves besides its own progress."""
+    return {f"{_PREFIX}{source}": _MARK for source in sources}
+
+
+def is_superseded(raw: Table, source: str) -> bool:
+    """True if the table's snapshot has a correction of the source."""
+    return raw.progress(f"{_PREFIX}{source}") is not None
+
+
+def superseded_by(commit: Commit) -> tuple[str, ...]:
+    """The sources that a commit supersedes."""
+    return tuple(name.removeprefix(_PREFIX) for name in commit.transactions if name.startswith(_PREFIX))
+
+
+def refuse_unless_possible(raw: Table, source: str, superseded: Sequence[str], loaded: Sequence[str]) -> None:
+    """A correction, not yet begun, may supersede what is in the table (`loaded`) and not yet superseded.
+
+    Raises:
+        ArterialError: REFUSED, with the reason.
+    """
+    for other in superseded:
+        if other == source:
+            problem = "it names itself"
+        elif other not in loaded:
+            problem = f"{other} is not in {raw.name}"
+        elif is_superseded(raw, other):
+            problem = f"{other} is superseded by another source already"
+        else:
+            continue
+        raise ArterialError(Reason.REFUSED, f"{source} cannot supersede: {problem}")
