@@ -111,7 +111,7 @@ class DesiredFeed:
         """Makes a good state current, on disk first."""
         file = control.ApplyResponse(resources=desired.resources)
         file.changes.add(kind="version", name=str(desired.version))
-        _write_atomically(self._folder / "last_good.pb", file.SerializeToString())
+        write_atomically(self._folder / "last_good.pb", file.SerializeToString())
         self.current = desired
         self._changed.set()
         self._changed = asyncio.Event()
@@ -130,7 +130,7 @@ class DesiredFeed:
             _log.info("schema not found", schema_id=schema_id, error=str(error))
             return False
         encoded = reply.registered.SerializeToString()
-        _write_atomically(self._folder / "schemas" / f"{schema_id}.pb", encoded)
+        write_atomically(self._folder / "schemas" / f"{schema_id}.pb", encoded)
         self._add_schema(encoded)
         return True
 
@@ -187,7 +187,8 @@ def _understood(desired: Desired) -> Desired:
     return desired
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file: whoever reads it finds the old content or the new, whole, even after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.draft")
     with draft.open("wb") as file:

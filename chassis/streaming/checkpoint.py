@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from chassis.config import LakeConfig
+from chassis.filesystem import opened
 from chassis.logs import logger
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -20,11 +21,7 @@ class Checkpoints:
     """The checkpoints of one partition of a log."""
 
     def __init__(self, config: LakeConfig, log: str, incarnation: int, partition: int) -> None:
-        root = config.table(f"{log}/{incarnation}/{partition}")
-        self._files: fs.FileSystem = fs.LocalFileSystem()
-        self._folder: str = root
-        if "://" in root:
-            self._files, self._folder = fs.FileSystem.from_uri(root)
+        self._files, self._folder = opened(config, f"{log}/{incarnation}/{partition}")
 
     def save(self, offset: int, arrays: Arrays) -> None:
         """Saves the state that all records below `offset` lead to."""

@@ -1,0 +1,111 @@
+"""Gradient boosting (XGBoost; Chen and Guestrin 2016): quantiles, classes and counts, as bytes and back, with bounded threads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+_SEED = 7
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How trees are grown. `categories` are the columns whose numbers are names, for example of zones.
+
+    One thread unless told otherwise: training shares its machine with what serves, and threads that wait for a busy core spin.
+    """
+
+    rounds: int = 300
+    depth: int = 6
+    learning_rate: float = 0.1
+    min_child_weight: float = 20.0
+    column_share: float = 1.0
+    row_share: float = 1.0
+    categories: tuple[int, ...] = ()
+    threads: int = 1
+    extra: tuple[tuple[str, Any], ...] = ()
+
+    def parameters(self) -> dict[str, Any]:
+        """Those of XGBoost."""
+        return {
+            "max_depth": self.depth,
+            "eta": self.learning_rate,
+            "min_child_weight": self.min_child_weight,
+            "colsample_bytree": self.column_share,
+            "subsample": self.row_share,
+            "tree_method": "hist",
+            "nthread": self.threads,
+            "seed": _SEED,
+            "verbosity": 0,
+            **dict(self.extra),
+        }
+
+
+class Boosted:
+    """A trained ensemble; predicts on one thread, from any thread."""
+
+    def __init__(self, booster: xgb.Booster, categories: tuple[int, ...]) -> None:
+        self._booster = booster
+        self._booster.set_param({"nthread": 1})
+        self._categories = categories
+
+    def predict(self, features: Floats) -> Floats:
+        """Predictions; shape (n, features) to (n,), or (n, quantiles) in ascending order of the quantiles, never crossing.
+
+        Quantiles that cross are sorted: that never makes their pinball loss worse (Chernozhukov, Fernandez-Val and Galichon 2010).
+        """
+        if self._categories:
+            found = self._booster.predict(_matrix(features, categories=self._categories))
+        else:
+            # In place: no matrix is built, which is most of the time of a small prediction.
+            found = self._booster.inplace_predict(features)
+        found = np.asarray(found, np.float64)
+        return np.sort(found, axis=1) if found.ndim == 2 else found
+
+    def encoded(self) -> bytes:
+        """UBJ, XGBoost's portable binary format."""
+        return bytes(self._booster.save_raw("ubj"))
+
+    @classmethod
+    def decoded(cls, content: bytes, categories: tuple[int, ...] = ()) -> "Boosted":
+        """A model from `encoded`.
+
+        Raises:
+            ValueError: it is not one.
+        """
+        booster = xgb.Booster()
+        try:
+            booster.load_model(bytearray(content))
+        except xgb.core.XGBoostError as error:
+            raise ValueError(f"not a model of XGBoost: {str(error)[:200]}") from error
+        return cls(booster, categories)
+
+
+def fit_quantiles(features: Floats, target: Floats, quantiles: Sequence[float], settings: Settings) -> Boosted:
+    """One model of all these quantiles; shapes (n, features), (n,). The quantiles are ascending."""
+    return _fit(features, target, {"objective": "reg:quantileerror", "quantile_alpha": list(quantiles)}, settings)
+
+
+def fit_classifier(features: Floats, labels: NDArray[np.bool_], settings: Settings, weights: Floats | None = None) -> Boosted:
+    """A model of the probability that a label is true; shapes (n, features), (n,), (n,)."""
+    return _fit(features, labels.astype(np.float64), {"objective": "binary:logistic"}, settings, weights)
+
+
+def fit_counts(features: Floats, counts: Floats, settings: Settings, exposure: Floats | None = None) -> Boosted:
+    """A model of the expectation of Poisson counts per unit of exposure; shapes (n, features), (n,), (n,)."""
+    rates = counts if exposure is None else counts / exposure
+    return _fit(features, rates, {"objective": "count:poisson"}, settings, exposure)
+
+
+def _fit(features: Floats, target: Floats, objective: Mapping[str, Any], settings: Settings, weights: Floats | None = None) -> Boosted:
+    matrix = _matrix(features, target, weights, categories=settings.categories)
+    return Boosted(xgb.train({**settings.parameters(), **objective}, matrix, settings.rounds), settings.categories)
+
+
+def _matrix(features: Floats, target: Floats | None = None, weights: Floats | None = None, *, categories: tuple[int, ...]) -> xgb.DMatrix:
+    kinds = ["c" if column in categories else "q" for column in range(features.shape[1])] if categories else None
+    return xgb.DMatrix(features, target, weight=weights, feature_types=kinds, enable_categorical=bool(categories), nthread=1)

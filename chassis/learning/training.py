@@ -1,0 +1,312 @@
+"""Role `work` of services that train: takes training runs by lease, trains in a process of its own, registers what came of it.
+
+The process that waits for runs stays small: what training needs is imported by the attempt's process, and its memory goes back with it.
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2
+from arterial.api.controlplane.v1alpha1 import (
+    job_service_pb2,
+    job_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+from arterial.channel import Channel
+from chassis.config import LakeConfig, OlapConfig, ServiceConfig
+from chassis.desired import DesiredFeed, follow_desired
+from chassis.errors import ArterialError, Reason
+from chassis.learning.task import Task
+from chassis.logs import logger
+from chassis.process import Context
+from chassis.rpc.client import channel
+
+# Another worker may take the run when nothing was heard for so long; heartbeats come often, so that a cancelled run ends soon.
+LEASE_SECONDS, HEARTBEAT_SECONDS = 30, 3.0
+POLL_SECONDS, CALL_SECONDS = 1.0, 10.0
+# Lines of log that wait for a heartbeat, and lines per call; more are left out, and their number said.
+MAX_WAITING_LINES, MAX_LINES, MAX_LINE_BYTES = 5000, 1000, 65_536
+_log = logger(__name__)
+
+
+class WorkConfig(ServiceConfig):
+    """What a service with a role `work` is told in addition."""
+
+    lake: LakeConfig
+    olap: OlapConfig
+    # Root of the artefacts of trained models.
+    models: LakeConfig
+
+
+class Stopped(Exception):
+    """The attempt is not to go on: cancelled, its lease lost, or the process stops."""
+
+
+@dataclass
+class Lines:
+    """Lines of log on their way to the control plane; bounded."""
+
+    waiting: "deque[str]" = field(default_factory=deque)
+    left_out: int = 0
+
+    def add(self, text: str) -> None:
+        """Adds a line, or counts it as left out."""
+        if len(self.waiting) >= MAX_WAITING_LINES:
+            self.left_out += 1
+        else:
+            self.waiting.append(text)
+
+    def take(self) -> list[str]:
+        """Lines of one call."""
+        taken = [self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_LINES - 1))]
+        if self.left_out:
+            taken.append(f"({self.left_out} lines were left out)")
+            self.left_out = 0
+        return taken
+
+    def put_back(self, lines: list[str]) -> None:
+        """What a failed call did not bring."""
+        self.waiting.extendleft(reversed(lines))
+
+
+async def work(config: WorkConfig, context: Context, trainers: Mapping[str, str]) -> None:
+    """Takes runs of the kinds in `trainers`, one after the other, until the process stops.
+
+    Args:
+        config: of the service.
+        context: of the process.
+        trainers: "module:function" of the Trainer of each kind; imported by the process that trains, only.
+
+    Raises:
+        ArterialError: INVALID_REQUEST without the address of a control plane.
+    """
+    if config.control_plane is None:
+        raise ArterialError(Reason.INVALID_REQUEST, "role work needs control_plane: runs come from there")
+    async with follow_desired(config, context) as feed, channel(config.control_plane) as connection:
+        worker = Worker(config, context, feed, connection, trainers=trainers)
+        while not context.stopping.is_set():
+            if not await worker.step():
+                await _pause(context, POLL_SECONDS)
+
+
+class Worker:
+    """Takes runs and sees each through its attempt."""
+
+    def __init__(
+        self, config: WorkConfig, context: Context, feed: DesiredFeed, connection: Channel, *, trainers: Mapping[str, str]
+    ) -> None:
+        self._config = config
+        self._context = context
+        self._feed = feed
+        self._trainers = trainers
+        self._jobs = job_service_pb2_grpc.JobServiceStub(connection)
+        self._models = model_service_pb2_grpc.ModelServiceStub(connection)
+
+    async def step(self) -> bool:
+        """Takes a run, if there is one, and does it; True if there was."""
+        worker = f"{self._config.cell.name}/{type(self._config).__name__.removesuffix('Config').lower()}-work"
+        request = job_service_pb2.TakeRunRequest(
+            worker=worker, cell=self._config.cell.name, kinds=sorted(self._trainers), lease_seconds=LEASE_SECONDS
+        )
+        try:
+            taken = await self._jobs.TakeRun(request, timeout=CALL_SECONDS)
+        except ArterialError as error:
+            _log.info("no run can be taken, trying again", reason=str(error.reason), error=error.message)
+            await _pause(self._context, POLL_SECONDS)
+            return False
+        if not taken.HasField("run"):
+            return False
+        _log.info("run taken", run_id=taken.run.run_id, kind=taken.run.kind, subject=taken.run.subject, attempt=taken.run.attempt)
+        await self._see_through(Held(self._jobs, self._context, taken.run, taken.lease))
+        return True
+
+    async def _see_through(self, held: "Held") -> None:
+        """From a taken run to a finished one."""
+        keeping = asyncio.create_task(held.keep())
+        training = asyncio.create_task(self._train(held))
+        done, _ = await asyncio.wait({keeping, training}, return_when=asyncio.FIRST_COMPLETED)
+        for task in {keeping, training} - done:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        try:
+            if training not in done:
+                keeping.result()
+            await held.finish(True, outputs=training.result())
+        except Stopped as stopped:
+            _log.info("attempt stopped", run_id=held.run.run_id, why=str(stopped))
+        except ArterialError as error:
+            _log.warning("attempt failed", run_id=held.run.run_id, error=error.message)
+            await held.finish(False, reason=error.message)
+
+    async def _train(self, held: "Held") -> dict[str, str]:
+        """The attempt; outputs of the run."""
+        task = self._task(held.run)
+        held.lines.add(f"training {task.model} {task.version} with {task.trainer}")
+        result = await run_attempt(task, held.lines.add)
+        version = await held.insist(lambda: self._models.RegisterVersion(_registration(task, result), timeout=CALL_SECONDS))
+        stage = model_service_pb2.VersionStage.Name(version.version.stage).removeprefix("VERSION_STAGE_")
+        held.lines.add(f"version {task.version}: {stage} {'; '.join(version.version.reasons)}".rstrip())
+        return {"version": task.version, "stage": stage}
+
+    def _task(self, run: job_service_pb2.Run) -> Task:
+        now = datetime.fromtimestamp(self._context.clock.now(), UTC)
+        digest = hashlib.sha256(f"{run.run_id}/{run.attempt}".encode()).hexdigest()
+        return Task(
+            trainer=self._trainers[run.kind],
+            run_id=run.run_id,
+            model=run.subject,
+            version=f"{now:%Y%m%d-%H%M%S}-{digest[:6]}",
+            created_at=now.isoformat(timespec="milliseconds"),
+            partition_date=date.fromisoformat(run.partition_date),
+            lake=self._config.lake,
+            olap=self._config.olap,
+            models=self._config.models,
+            resources=control_plane_service_pb2.ApplyResponse(resources=self._feed.current.resources).SerializeToString(),
+        )
+
+
+class Held:
+    """A run whose lease this process has."""
+
+    def __init__(self, jobs: Any, context: Context, run: job_service_pb2.Run, lease: str) -> None:
+        self._jobs = jobs
+        self._context = context
+        self.run = run
+        self._lease = lease
+        self.lines = Lines()
+        self._valid_until = context.clock.now() + LEASE_SECONDS
+
+    async def keep(self) -> None:
+        """Extends the lease until it raises.
+
+        Raises:
+            Stopped: the run was cancelled, the lease is another's or has run out, or this process stops.
+        """
+        while True:
+            await _pause(self._context, HEARTBEAT_SECONDS)
+            self._check()
+            lines = self.lines.take()
+            request = job_service_pb2.KeepRunRequest(run_id=self.run.run_id, lease=self._lease, log=lines)
+            try:
+                reply = await self._jobs.KeepRun(request, timeout=CALL_SECONDS)
+            except ArterialError as error:
+                self.lines.put_back(lines)
+                _given_up(error)
+                continue
+            self._valid_until = self._context.clock.now() + LEASE_SECONDS
+            if reply.cancelled:
+                raise Stopped("the run was cancelled")
+
+    async def insist(self, call: Callable[[], Any]) -> Any:
+        """The answer of a call, repeated while the control plane is away and the lease holds. Raises Stopped, ArterialError."""
+        while True:
+            self._check()
+            try:
+                return await call()
+            except ArterialError as error:
+                if error.reason not in _AWAY:
+                    raise
+                await _pause(self._context, POLL_SECONDS)
+
+    async def finish(self, succeeded: bool, *, reason: str = "", outputs: Mapping[str, str] | None = None) -> None:
+        """Ends the attempt. One whose lease is gone is not counted: whoever took the run over ends it."""
+        request = job_service_pb2.FinishRunRequest(
+            run_id=self.run.run_id, lease=self._lease, succeeded=succeeded, reason=reason[:4096], outputs=outputs, log=self.lines.take()
+        )
+        try:
+            await self.insist(lambda: self._jobs.FinishRun(request, timeout=CALL_SECONDS))
+            _log.info("run finished", run_id=self.run.run_id, succeeded=succeeded)
+        except (ArterialError, Stopped) as error:
+            _log.warning("run could not be finished", run_id=self.run.run_id, error=str(error))
+
+    def _check(self) -> None:
+        if self._context.stopping.is_set():
+            raise Stopped("this process stops")
+        if self._context.clock.now() > self._valid_until:
+            raise Stopped("the lease ran out while the control plane was away")
+
+
+# The call may succeed when it is tried again.
+_AWAY = frozenset({Reason.DEPENDENCY_UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.DRAINING})
+
+
+def _given_up(error: ArterialError) -> None:
+    if error.reason not in _AWAY:
+        raise Stopped(f"the lease is not this process's any more: {error.message}")
+
+
+async def run_attempt(task: Task, log: Callable[[str], None]) -> dict[str, Any]:
+    """Trains in a process of its own, which is killed if this is cancelled.
+
+    Raises:
+        ArterialError: INTERNAL with the trainer's reason.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "chassis.learning.attempt",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=MAX_LINE_BYTES * 16,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(task.model_dump_json().encode() + b"\n")
+        with suppress(BrokenPipeError, ConnectionResetError):
+            # One that ended before it read says so by its status.
+            await process.stdin.drain()
+        error = ""
+        async for line in process.stdout:
+            message = _message(line)
+            if "result" in message:
+                return dict(message["result"])
+            if "error" in message:
+                error = str(message["error"])
+            else:
+                log(str(message["log"])[:MAX_LINE_BYTES])
+        status = await process.wait()
+        raise ArterialError(Reason.INTERNAL, error or f"the training process ended with status {status} and no word")
+    finally:
+        if process.returncode is None:
+            # A process that has told its result has nothing left to do.
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """A line of the attempt; what a library prints is a line of log."""
+    with suppress(ValueError):
+        message = json.loads(line)
+        if isinstance(message, dict) and message.keys() & {"log", "result", "error"}:
+            return message
+    return {"log": line.decode("utf-8", "replace").rstrip()}
+
+
+def _registration(task: Task, result: Mapping[str, Any]) -> model_service_pb2.RegisterVersionRequest:
+    return model_service_pb2.RegisterVersionRequest(
+        version=model_service_pb2.ModelVersion(
+            model=task.model,
+            version=task.version,
+            path=result["path"],
+            sha256=result["sha256"],
+            metrics=result["metrics"],
+            snapshots=[model_service_pb2.TableSnapshot(**snapshot) for snapshot in result["snapshots"]],
+            run_id=task.run_id,
+        )
+    )
+
+
+async def _pause(context: Context, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(context.stopping.wait(), seconds)
