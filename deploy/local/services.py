@@ -36,6 +36,7 @@ class Places:
             "clickhouse": self.address("clickhouse"),
             "ingestion": self.address("ingestion-serve"),
             "pricing": self.address("pricing-serve"),
+            "radar": self.address("radar-serve"),
             "controlplane": self.address("controlplane-serve"),
         }
 
@@ -84,6 +85,22 @@ def _pricing(name: str) -> Callable[[Places], dict[str, Any]]:
     return settings
 
 
+def _radar(name: str) -> Callable[[Places], dict[str, Any]]:
+    def settings(places: Places) -> dict[str, Any]:
+        return _common(places, name) | {
+            "kafka": {"bootstrap": places.address("kafka")},
+            "kv": {"url": f"redis://{places.address('redis')}"},
+            "sql": {"url": f"postgresql+asyncpg://radar@{places.address('postgres')}/radar"},
+            "lake": {"root": str(places.lake)},
+            "olap": {"host": LOOPBACK, "port": places.ports["clickhouse"]},
+            "checkpoints": {"root": str(places.data_dir / "checkpoints")},
+            "models": {"root": str(places.data_dir / "models")},
+            "rpc": {"port": places.ports["radar-serve"]},
+        }
+
+    return settings
+
+
 def _controlplane(places: Places) -> dict[str, Any]:
     settings = _common(places, "controlplane-serve")
     settings["control_plane"] = None
@@ -99,7 +116,10 @@ SERVICES = (
     Service("pricing-combine", "services.pricing", "combine", _pricing("pricing-combine")),
     Service("pricing-stream", "services.pricing", "stream", _pricing("pricing-stream")),
     Service("pricing-serve", "services.pricing", "serve", _pricing("pricing-serve"), port=True),
+    Service("radar-combine", "services.radar", "combine", _radar("radar-combine")),
+    Service("radar-stream", "services.radar", "stream", _radar("radar-stream")),
+    Service("radar-serve", "services.radar", "serve", _radar("radar-serve"), port=True),
 )
 ENGINES = ("kafka", "redis", "postgres", "clickhouse")
 # One database and role per service.
-DATABASES = ("controlplane",)
+DATABASES = ("controlplane", "radar")

@@ -1,0 +1,44 @@
+"""Starts one role of radar."""
+
+import grpc
+
+from arterial.api.radar.v1alpha1 import radar_service_pb2 as pb
+from arterial.api.radar.v1alpha1 import radar_service_pb2_grpc
+from chassis import process
+from chassis.desired import follow_desired
+from chassis.process import Context
+from chassis.rpc.server import serve as serve_rpc
+from services.radar.assessing import Assessor, RulesAlone
+from services.radar.config import RadarConfig
+from services.radar.handler import RadarHandler
+from services.radar.stream import SOURCES, combine, risk_policy, stores, stream
+from services.radar.velocities import RecentHeads
+
+
+async def serve(config: RadarConfig, context: Context) -> None:
+    """Role `serve`: the RPCs."""
+    async with follow_desired(config, context) as feed, stores(config) as (velocities, store):
+        assessor = Assessor(velocities, store, RulesAlone(), context.clock, config.cell.region)
+
+        def register(server: grpc.aio.Server) -> list[str]:
+            handler = RadarHandler(
+                assessor,
+                store,
+                RecentHeads(velocities),
+                lambda: risk_policy(feed.current),
+                partitions=lambda: feed.current.topics[SOURCES[0]].partitions,
+                clock=context.clock,
+            )
+            radar_service_pb2_grpc.add_RadarServiceServicer_to_server(handler, server)
+            return [pb.DESCRIPTOR.services_by_name["RadarService"].full_name]
+
+        await serve_rpc(config.rpc, register, context)
+
+
+def main() -> None:
+    """Console script."""
+    process.main("arterial-radar", RadarConfig, {"serve": serve, "combine": combine, "stream": stream})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The feature set as ClickHouse SQL: the same values for every past payment event as were, or would have been, computed when it came.
+
+For every entity a ROWS window over (event_time, event_id) holds the newest HISTORY events in arrays, one per column, the event itself
+last; every feature is an expression over these arrays. `tests/radar` compares the values with the online ones.
+"""
+
+from collections.abc import Callable, Iterable
+
+from services.radar.features import HISTORY, LARGEST_AMOUNT, LEAST_AMOUNT, ONE_MILLI, Aggregate, Entity, Feature, FeatureSet
+
+# Columns of a row of `events` by the name that a history has them under.
+_COLUMN_OF = {
+    "time": "time_us",
+    "stage": "stage",
+    "amount": "amount_minor",
+    "account": "account",
+    "instrument": "instrument",
+    "device": "device",
+}
+_TEXT_OF = {Entity.ACCOUNT: "account_id", Entity.INSTRUMENT: "instrument_fingerprint", Entity.DEVICE: "device_fingerprint"}
+# Arrays of 256 per row: small blocks bound the memory of the engine.
+SETTINGS = "max_block_size = 8192, max_threads = 2"
+
+
+def features_sql(feature_set: FeatureSet, source: str, where: str = "1", extra: Iterable[str] = ()) -> str:
+    """A query of `event_id`, `payment_id`, `time_us`, the `extra` expressions and one Int64 column per feature, for every AUTHORISED event.
+
+    `source` is a table expression with the columns of the curated payment events; `where` holds for the events that are returned, not
+    for those that the features look at.
+    """
+    stages = ", ".join(str(stage) for stage in sorted(feature_set.stages))
+    windows = ",\n    ".join(f"of_{entity} AS ({_frame(entity)})" for entity in Entity)
+    arrays = ",\n    ".join(f"groupArray({_COLUMN_OF[name]}) OVER of_{entity} AS {entity}_{name}s" for entity, name in _needed(feature_set))
+    features = ",\n  ".join(f"{_expression(feature)} AS {feature.name}" for feature in feature_set.features)
+    selected = ", ".join(["event_id", "payment_id", "time_us", *extra])
+    return f"""WITH events AS (
+  SELECT
+    event_id,
+    ifNull(payment_id, '') AS payment_id,
+    toUnixTimestamp64Micro(event_time) AS time_us,
+    toInt64(ifNull(stage, 0)) AS stage,
+    greatest({LEAST_AMOUNT}, least({LARGEST_AMOUNT}, ifNull(amount_amount_minor, 0))) AS amount_minor,
+    {", ".join(f"{_digest(_TEXT_OF[entity])} AS {entity}" for entity in Entity)}
+  FROM {source}
+  WHERE ifNull(stage, 0) IN ({stages})
+),
+histories AS (
+  SELECT
+    *,
+    {arrays}
+  FROM events
+  WINDOW
+    {windows}
+)
+SELECT
+  {selected},
+  {features}
+FROM histories
+WHERE stage = 1 AND ({where})
+SETTINGS {SETTINGS}"""
+
+
+def _digest(column: str) -> str:
+    return f"if(ifNull({column}, '') = '', 0, sipHash64({column}))"
+
+
+def _frame(entity: Entity) -> str:
+    """Events without the entity have nothing in common: each is alone."""
+    return (
+        f"PARTITION BY {entity}, if({entity} = 0, event_id, '') "
+        f"ORDER BY time_us, event_id ROWS BETWEEN {HISTORY - 1} PRECEDING AND CURRENT ROW"
+    )
+
+
+def _needed(feature_set: FeatureSet) -> list[tuple[Entity, str]]:
+    """The arrays that the features read, as (entity, column)."""
+    found: dict[tuple[Entity, str], None] = {}
+    for feature in feature_set.features:
+        if feature.aggregate is Aggregate.AMOUNT:
+            continue
+        names = ["time", "stage"]
+        if feature.aggregate in (Aggregate.SUM, Aggregate.RATIO_TO_MEAN):
+            names.append("amount")
+        if feature.of is not None:
+            names.append(feature.of.value)
+        found.update(dict.fromkeys((feature.entity, name) for name in names))
+    return list(found)
+
+
+def _expression(feature: Feature) -> str:
+    if feature.aggregate is Aggregate.AMOUNT:
+        return f"toInt64(amount_minor * {ONE_MILLI})"
+    return f"toInt64(if({feature.entity} = 0, {feature.absent_milli}, {_AGGREGATES[feature.aggregate](feature)}))"
+
+
+def _counts(feature: Feature) -> str:
+    """Whether an event counts, of the lambda arguments t (time) and s (stage)."""
+    return f"t > time_us - {feature.window_us} AND s = {feature.stage}"
+
+
+def _pair(feature: Feature) -> str:
+    return f"{feature.entity}_times, {feature.entity}_stages"
+
+
+def _earlier(feature: Feature, name: str) -> str:
+    return f"arrayPopBack({feature.entity}_{name}s)"
+
+
+def _count(feature: Feature) -> str:
+    return f"{ONE_MILLI} * arrayCount((t, s) -> {_counts(feature)}, {_pair(feature)})"
+
+
+def _sum(feature: Feature) -> str:
+    return f"{ONE_MILLI} * arraySum((t, s, a) -> if({_counts(feature)}, a, 0), {_pair(feature)}, {feature.entity}_amounts)"
+
+
+def _distinct(feature: Feature) -> str:
+    values = f"arrayFilter((v, t, s) -> v != 0 AND {_counts(feature)}, {feature.entity}_{feature.of}s, {_pair(feature)})"
+    return f"{ONE_MILLI} * arrayUniq({values})"
+
+
+def _seconds_since(feature: Feature) -> str:
+    """The window reaches back at most by itself, so that an earlier event is always nearer than none."""
+    earlier = f"arrayMap((t, s) -> if({_counts(feature)}, t, time_us - {feature.window_us}), {_earlier_pair(feature)})"
+    return f"intDiv(time_us - arrayMax(arrayPushBack({earlier}, time_us - {feature.window_us})), {ONE_MILLI})"
+
+
+def _seconds_since_first(feature: Feature) -> str:
+    earlier = f"arrayMap((t, s) -> if({_counts(feature)}, t, time_us), {_earlier_pair(feature)})"
+    return f"intDiv(time_us - arrayMin(arrayPushBack({earlier}, time_us)), {ONE_MILLI})"
+
+
+def _is_new(feature: Feature) -> str:
+    known = f"arrayFilter((v, t, s) -> {_counts(feature)}, {_earlier(feature, str(feature.of))}, {_earlier_pair(feature)})"
+    return f"if({feature.of} != 0 AND notEmpty({known}) AND NOT has({known}, {feature.of}), {ONE_MILLI}, 0)"
+
+
+def _ratio_to_mean(feature: Feature) -> str:
+    total = f"arraySum((t, s, a) -> if({_counts(feature)}, a, 0), {_earlier_pair(feature)}, {_earlier(feature, 'amount')})"
+    count = f"arrayCount((t, s) -> {_counts(feature)}, {_earlier_pair(feature)})"
+    return f"if({total} = 0, {ONE_MILLI}, intDiv(amount_minor * {ONE_MILLI} * toInt64({count}), greatest({total}, 1)))"
+
+
+def _earlier_pair(feature: Feature) -> str:
+    return f"{_earlier(feature, 'time')}, {_earlier(feature, 'stage')}"
+
+
+_AGGREGATES: dict[Aggregate, Callable[[Feature], str]] = {
+    Aggregate.COUNT: _count,
+    Aggregate.SUM: _sum,
+    Aggregate.DISTINCT: _distinct,
+    Aggregate.SECONDS_SINCE: _seconds_since,
+    Aggregate.SECONDS_SINCE_FIRST: _seconds_since_first,
+    Aggregate.IS_NEW: _is_new,
+    Aggregate.RATIO_TO_MEAN: _ratio_to_mean,
+}
