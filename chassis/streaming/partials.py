@@ -11,6 +11,7 @@ import pyarrow as pa
 from google.protobuf.message import Message
 
 from chassis.streaming.combiner import SourceState
+from chassis.streaming.measures import CellSource, source_of
 from chassis.streaming.windows import Sums, group
 from chassis.wire import BUILTIN_IDS, FrameError, frame, split
 
@@ -127,22 +128,17 @@ def _describe(source: Any, state: SourceState, now: float, idle_seconds: int) ->
 
 
 class CellPartials(Generic[P, Policy]):
-    """The `Features` of a combiner whose partials are sums per (city, cell, bucket, measure).
+    """The `Features` of a combiner whose partials are sums per (city, cell, bucket, measure), as declared by topic."""
 
-    `sums_of` gives keys and amounts of a batch of events under a policy, and how many of the events mean nothing.
-    """
-
-    def __init__(
-        self, form: PartialForm[P], policy: Callable[[], Policy], sums_of: Callable[[pa.RecordBatch, Policy], tuple[Sums, int]]
-    ) -> None:
+    def __init__(self, form: PartialForm[P], policy: Callable[[], Policy], sources: Sequence[CellSource]) -> None:
         self._writer = PartialWriter(form)
         self._policy = policy
-        self._sums_of = sums_of
+        self._sources = sources
         self._pending: dict[int, list[Sums]] = defaultdict(list)
 
     def add(self, partition: int, source: SourceState, columns: pa.RecordBatch) -> int:
         """Adds events; returns how many of them count for nothing."""
-        sums, ignored = self._sums_of(columns, self._policy())
+        sums, ignored = source_of(self._sources, source.topic.name).sums(columns, self._policy())
         self._pending[partition].append(sums)
         return ignored
 

@@ -10,13 +10,14 @@ from chassis.streaming.agent import AgentProcess
 from chassis.streaming.combiner import Combiner, CombinerSetup
 from chassis.streaming.merger import LogMerger, MergerSetup, dead_topic
 from services.pricing.config import PricingConfig
+from services.pricing.features import SOURCES
 from services.pricing.merger import SurgePublisher
 from services.pricing.partials import surge_partials
 from services.pricing.state import SurgeState
 from services.pricing.store import surge_store
 
 # The combiner's one fixed list: it changes only while all combiners are stopped.
-SOURCES = ("marketplace_events_v1", "trip_events_v2")
+TOPICS = tuple(source.topic for source in SOURCES)
 PARTIALS, OUTPUTS, LATE = "pricing_partials_v1", "pricing_outputs_v1", "pricing_late_v1"
 POLICY = "surge"
 
@@ -33,11 +34,11 @@ async def combine(config: PricingConfig, context: Context) -> None:
     """Role `combine`."""
     async with follow_desired(config, context) as feed:
         topics = feed.current.topics
-        await kafka.ensure_topics(config.kafka, [topics[name] for name in (*SOURCES, PARTIALS)])
-        setup = CombinerSetup("pricing", [topics[name] for name in SOURCES], topics[PARTIALS], feed.schemas)
+        await kafka.ensure_topics(config.kafka, [topics[name] for name in (*TOPICS, PARTIALS)])
+        setup = CombinerSetup("pricing", [topics[name] for name in TOPICS], topics[PARTIALS], feed.schemas)
         features = surge_partials(lambda: surge_policy(feed.current), config.cell.region)
         combiner = Combiner(setup, config.kafka, context, features)
-        pipeline = feed.current.pipeline(specs_pb2.PIPELINE_ROLE_SURGE, SOURCES[0])
+        pipeline = feed.current.pipeline(specs_pb2.PIPELINE_ROLE_SURGE, TOPICS[0])
         if pipeline is not None:
             combiner.interval_seconds = pipeline.interval_ms / 1000
         await combiner.run()
