@@ -19,7 +19,7 @@ CITY, TIME = "city_id", "event_time"
 
 @dataclass(frozen=True)
 class Measure:
-    """A sum of integers. `amounts` takes the policy and the columns, shape (n,) each; amounts (n,) are negative where an event has no part."""
+    """A sum of integers. `amounts` takes the policy and the columns, (n,) each; amounts (n,) are negative where an event has no part."""
 
     index: int
     columns: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""A small client: publishing as a pipelined stream, and surge."""
+"""A small client: publishing as a pipelined stream, surge, and times of arrival."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import grpc
 
+from arterial.api.eta.v1alpha1 import eta_service_pb2, eta_service_pb2_grpc
 from arterial.api.ingestion.v1 import ingestion_service_pb2, ingestion_service_pb2_grpc
 from arterial.api.pricing.v1 import pricing_service_pb2, pricing_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2, position_pb2
@@ -76,11 +77,16 @@ class Client:
     """Calls the services at the given host:port addresses; plain text only without credentials."""
 
     def __init__(
-        self, *, ingestion: str | None = None, pricing: str | None = None, credentials: grpc.ChannelCredentials | None = None
+        self,
+        *,
+        ingestion: str | None = None,
+        pricing: str | None = None,
+        eta: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._channels = {
             name: connect(address, credentials=credentials)
-            for name, address in (("ingestion", ingestion), ("pricing", pricing))
+            for name, address in (("ingestion", ingestion), ("pricing", pricing), ("eta", eta))
             if address is not None
         }
 
@@ -127,3 +133,10 @@ class Client:
             city_id=city_id, product=product, pickup=position, distance_m=distance_m, duration_seconds=duration_seconds
         )
         return await pricing_service_pb2_grpc.PricingServiceStub(self.channel("pricing")).Quote(request, timeout=0.5)
+
+    async def get_eta(self, city_id: int, origin: tuple[float, float], destination: tuple[float, float]) -> eta_service_pb2.Eta:
+        """Travel time between two positions (latitude, longitude in degrees), departing now."""
+        ends = [position_pb2.Position(latitude=latitude, longitude=longitude) for latitude, longitude in (origin, destination)]
+        request = eta_service_pb2.GetEtaRequest(city_id=city_id, leg=eta_service_pb2.Leg(origin=ends[0], destination=ends[1]))
+        reply = await eta_service_pb2_grpc.EtaServiceStub(self.channel("eta")).GetEta(request, timeout=0.5)
+        return reply.eta

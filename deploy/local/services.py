@@ -37,6 +37,7 @@ class Places:
             "ingestion": self.address("ingestion-serve"),
             "pricing": self.address("pricing-serve"),
             "radar": self.address("radar-serve"),
+            "eta": self.address("eta-serve"),
             "controlplane": self.address("controlplane-serve"),
         }
 
@@ -85,6 +86,21 @@ def _pricing(name: str) -> Callable[[Places], dict[str, Any]]:
     return settings
 
 
+def _eta(name: str) -> Callable[[Places], dict[str, Any]]:
+    def settings(places: Places) -> dict[str, Any]:
+        return _common(places, name) | {
+            "kafka": {"bootstrap": places.address("kafka")},
+            "kv": {"url": f"redis://{places.address('redis')}"},
+            "lake": {"root": str(places.lake)},
+            "olap": {"host": LOOPBACK, "port": places.ports["clickhouse"]},
+            "checkpoints": {"root": str(places.data_dir / "checkpoints")},
+            "models": {"root": str(places.data_dir / "models")},
+            "rpc": {"port": places.ports["eta-serve"]},
+        }
+
+    return settings
+
+
 def _radar(name: str) -> Callable[[Places], dict[str, Any]]:
     def settings(places: Places) -> dict[str, Any]:
         return _common(places, name) | {
@@ -119,6 +135,9 @@ SERVICES = (
     Service("radar-combine", "services.radar", "combine", _radar("radar-combine")),
     Service("radar-stream", "services.radar", "stream", _radar("radar-stream")),
     Service("radar-serve", "services.radar", "serve", _radar("radar-serve"), port=True),
+    Service("eta-combine", "services.eta", "combine", _eta("eta-combine")),
+    Service("eta-stream", "services.eta", "stream", _eta("eta-stream")),
+    Service("eta-serve", "services.eta", "serve", _eta("eta-serve"), port=True),
 )
 ENGINES = ("kafka", "redis", "postgres", "clickhouse")
 # One database and role per service.

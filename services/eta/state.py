@@ -12,12 +12,11 @@ from services.eta.speeds import FEATURE_SET_VERSION, MEASURES, speeds
 
 CLOCK_TOPIC = "gps_pings_v1"
 FORM = CellForm(specs_pb2.EtaPolicySpec, FEATURE_SET_VERSION, MEASURES, CLOCK_TOPIC)
-NO_CELLS = np.zeros((0, 2), np.int64)
 
 
 @dataclass(frozen=True)
 class Emission:
-    """What a partial led to: changed cells (n, 2: city, cell), their (ratio, speed, observations) (n, 3), and cells that tell nothing more."""
+    """What a partial led to: changed cells (n, 2: city, cell), their ratio, speed and observations (n, 3), cells that tell nothing more."""
 
     tick_seconds: int
     cells: NDArray[np.int64]
@@ -33,42 +32,53 @@ class SpeedState:
     cells: CellState[specs_pb2.EtaPolicySpec] = field(default_factory=lambda: CellState(FORM))
     # (ratio, speed, observations, tick); all but the tick are 0 where nothing is known.
     told: Told = field(default_factory=lambda: Told(np.zeros((0, 4), np.int64)))
+    # Combiner's clock when speeds were last evaluated.
+    evaluated_seconds: int = 0
 
     def merge(self, partial: EtaPartial) -> Emission:
-        """Takes a partial; the state moves, and at a tick speeds are evaluated: pings come all the time, readers need a value every few seconds.
+        """Takes a partial; the state moves. Every `tick_seconds` of the combiner's clock speeds are evaluated: pings never stop.
 
         Raises:
             BadPartial: unknown feature set, columns of different length, or no policy yet. The state has not moved.
         """
-        before = self.cells.windows.cells[: len(self.told.last)][self.told.last[:, 0] > 0]
+        known_before = self.cells.windows.cells[: len(self.told.last)][self.told.last[:, 0] > 0]
         taken = self.cells.take(partial)
         if taken.fresh:
             self.told = Told(np.zeros((0, 4), np.int64))
-            return Emission(self.cells.tick_seconds, NO_CELLS, np.zeros((0, 3), np.int64), before, taken)
-        if not taken.ticked:
-            return Emission(self.cells.tick_seconds, NO_CELLS, np.zeros((0, 3), np.int64), NO_CELLS, taken)
-        return self._evaluate(taken)
-
-    def _evaluate(self, taken: Taken) -> Emission:
-        policy, windows, tick = self.cells.policy, self.cells.windows, self.cells.tick_seconds
+        policy, now = self.cells.policy, partial.combined_at.seconds
         assert policy is not None
+        if not taken.fresh and now - self.evaluated_seconds < policy.tick_seconds:
+            return Emission(
+                self.cells.tick_seconds, np.zeros((0, 2), np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 2), np.int64), taken
+            )
+        self.evaluated_seconds = now
+        cells, values, known = self._evaluate(policy)
+        return Emission(self.cells.tick_seconds, cells, values, _without(known_before, known), taken)
+
+    def _evaluate(self, policy: specs_pb2.EtaPolicySpec) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Cells to tell (n, 2), their values (n, 3), and all cells of which something is known (m, 2)."""
+        windows = self.cells.windows
         found = speeds(self.cells.within(), policy)
         values = np.column_stack([found.ratio_milli, found.speed_mmps, found.observations])
-        was_known = np.zeros(len(values), bool)
-        was_known[: len(self.told.last)] = self.told.last[:, 0] > 0
-        changed = self.told.changed(values, tick) & found.known
-        emission = Emission(tick, windows.cells[changed], values[changed], windows.cells[was_known & ~found.known], taken)
-        empty = ~windows.counts.any(axis=(1, 2))
+        changed = self.told.changed(values, self.cells.tick_seconds) & found.known
+        outcome = windows.cells[changed], values[changed], windows.cells[found.known]
+        empty = np.asarray(~windows.counts.any(axis=(1, 2)), bool)
         if empty.any():
             windows.drop(empty)
             self.told = Told(self.told.last[~empty])
-        return emission
+        return outcome
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The whole state as arrays, for a checkpoint."""
-        return self.cells.arrays() | {"told": self.told.last}
+        return self.cells.arrays() | {"told": self.told.last, "evaluated": np.array(self.evaluated_seconds)}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "SpeedState":
         """The state of a checkpoint. Raises KeyError or ValueError for arrays that are none."""
-        return cls(CellState.from_arrays(FORM, arrays), Told(arrays["told"].astype(np.int64)))
+        return cls(CellState.from_arrays(FORM, arrays), Told(arrays["told"].astype(np.int64)), int(arrays["evaluated"]))
+
+
+def _without(cells: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of `cells` that are not among `others`."""
+    kept = {tuple(cell) for cell in others.tolist()}
+    return np.array([cell for cell in cells.tolist() if tuple(cell) not in kept], np.int64).reshape(-1, 2)
