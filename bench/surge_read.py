@@ -21,7 +21,7 @@ from chassis.streaming.windows import coarsen
 from deploy.local.child import Child, free_port
 from deploy.local.services import RESOURCES
 from deploy.local.supervisor import serving
-from services.pricing.store import Value, surge_store
+from services.pricing.store import surge_store
 
 RATE, SECONDS, CITY = 1000, 10, 1
 CELLS = np.array(sorted(basic_int.grid_disk(basic_int.latlng_to_cell(40.75, -73.98, 9), 12)), np.int64)
@@ -33,8 +33,9 @@ async def main() -> None:
         redis = kv.connect(places.kv)
         now = int(time.time() * 1e6)
         parents = sorted(set(coarsen(CELLS, 8).tolist()))
-        values = {cell: Value(cell, 1500, 9000, 2000, now // 1_000_000, now, 3, 41).encode() for cell in parents}
-        await surge_store(redis).write(CITY, Head(now, now, now, 0, 3, 41), values, [])
+        cells = np.column_stack([np.full(len(parents), CITY), parents])
+        values = np.tile(np.array([1500, 1500, 9000, 2000, now // 1_000_000]), (len(parents), 1))
+        await surge_store(redis).write_cells(Head(now, now, now, 0, 3, 41), cells, values, cells[:0])
         port = free_port()
         settings = {
             "state_dir": str(places.folder / "state"),

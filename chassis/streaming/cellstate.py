@@ -8,7 +8,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from chassis.streaming.partials import BadPartial, policy_in_force
+from chassis.streaming.partials import BUCKET, CELLS, CITIES, COUNTS, MEASURES, BadPartial, policy_in_force
 from chassis.streaming.windows import Sums, Windows
 
 # A value that did not change is told again this often, so that its archive shows that it was computed.
@@ -79,7 +79,7 @@ class CellState(Generic[Policy]):
         policy: Any = policy_in_force(partial, self.form.policy, known, self.form.feature_set_version)
         if policy.bucket_seconds != partial.bucket_seconds:
             raise BadPartial(f"buckets of {partial.bucket_seconds} s under a policy of {policy.bucket_seconds} s")
-        columns = [partial.city_ids, partial.cells, partial.bucket_start_seconds, partial.measures, partial.counts]
+        columns = [getattr(partial, name) for name in (CITIES, CELLS, BUCKET, MEASURES, COUNTS)]
         if len({len(column) for column in columns}) != 1:
             raise BadPartial("columns differ in length")
         table = np.column_stack([np.fromiter(column, np.int64, len(column)) for column in columns])

@@ -72,12 +72,15 @@ def standing(head: Head | None, *, known: bool, partials: str, max_age_seconds: 
 
 
 class CellStore(Generic[V]):
-    """Reads and writes the values of one kind in Redis; `prefix` names the kind, `decode` makes a value of a cell and its bytes."""
+    """Reads and writes the values of one kind in Redis.
 
-    def __init__(self, redis: Redis, prefix: str, decode: Callable[[int, bytes], V]) -> None:
+    `prefix` names the kind. `value` is a dataclass of integers whose first field is the cell; the others are kept, 8 bytes each.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, value: type[V]) -> None:
         self._redis = redis
         self._prefix = prefix
-        self._decode = decode
+        self._value = value
         self._write = redis.register_script(WRITE)
 
     async def write(self, city_id: int, head: Head, values: Mapping[int, bytes], gone: Sequence[int]) -> bool:
@@ -88,11 +91,14 @@ class CellStore(Generic[V]):
         arguments += [b"%d" % cell for cell in gone]
         return bool(await self._write(keys=[self._key(city_id)], args=arguments))
 
-    async def write_cells(self, head: Head, cells: NDArray[np.int64], values: Sequence[bytes], gone: NDArray[np.int64]) -> bool:
-        """Writes the changes of all cities: values of `cells` and cells to forget, rows (city, cell); whether any were written."""
+    async def write_cells(self, head: Head, cells: NDArray[np.int64], values: NDArray[np.int64], gone: NDArray[np.int64]) -> bool:
+        """Writes the changes of all cities; whether any were written.
+
+        `cells` and `gone` (what to forget) have rows (city, cell), `values` a row of `value`'s further fields for each of `cells`.
+        """
         changed: dict[int, dict[int, bytes]] = defaultdict(dict)
-        for (city, cell), value in zip(cells.tolist(), values, strict=True):
-            changed[city][cell] = value
+        for (city, cell), value in zip(cells.tolist(), values.astype(">i8"), strict=True):
+            changed[city][cell] = value.tobytes()
         forgotten: dict[int, list[int]] = defaultdict(list)
         for city, cell in gone.tolist():
             forgotten[city].append(cell)
@@ -102,7 +108,7 @@ class CellStore(Generic[V]):
     async def city(self, city_id: int) -> "City[V]":
         """What is known of a city. Raises DEPENDENCY_UNAVAILABLE."""
         try:
-            return City(await self._redis.hgetall(self._key(city_id)), self._decode)
+            return City(await self._redis.hgetall(self._key(city_id)), self._value)
         except RedisError as error:
             raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"the online store does not answer: {error}") from error
 
@@ -113,20 +119,24 @@ class CellStore(Generic[V]):
 class City(Generic[V]):
     """A city's values as they were read at one moment; each is decoded when it is asked for."""
 
-    def __init__(self, fields: Mapping[bytes, bytes], decode: Callable[[int, bytes], V]) -> None:
+    def __init__(self, fields: Mapping[bytes, bytes], value: type[V]) -> None:
         self._fields = fields
-        self._decode = decode
+        self._value = value
         encoded = fields.get(HEAD)
         self.head = None if encoded is None else Head(*_HEAD.unpack(encoded))
 
     def cell(self, cell: int) -> V | None:
         """One cell."""
         found = self._fields.get(b"%d" % cell)
-        return None if found is None else self._decode(cell, found)
+        return None if found is None else self._decoded(cell, found)
 
     def cells(self) -> list[V]:
         """All cells."""
-        return [self._decode(int(name), value) for name, value in self._fields.items() if name not in (HEAD, VERSION)]
+        return [self._decoded(int(name), value) for name, value in self._fields.items() if name not in (HEAD, VERSION)]
+
+    def _decoded(self, cell: int, encoded: bytes) -> V:
+        make: Callable[..., V] = self._value
+        return make(cell, *struct.unpack(f">{len(encoded) // 8}q", encoded))
 
 
 class RecentCities(Generic[V]):

@@ -15,6 +15,8 @@ from chassis.streaming.measures import CellSource, source_of
 from chassis.streaming.windows import Sums, group
 from chassis.wire import BUILTIN_IDS, FrameError, frame, split
 
+# Columns of partials that are sums per cell: the key, in its order, then the sum.
+CITIES, CELLS, BUCKET, MEASURES, COUNTS = "city_ids", "cells", "bucket_start_seconds", "measures", "counts"
 P = TypeVar("P", bound=Message)
 Policy = TypeVar("Policy", bound=Message)
 
@@ -154,7 +156,6 @@ class CellPartials(Generic[P, Policy]):
         pending = self._pending.pop(partition, None) or [(np.zeros((0, 4), np.int64), np.zeros(0, np.int64))]
         keys, counts = group(*(np.concatenate(parts) for parts in zip(*pending, strict=True)))
         partial.bucket_seconds = policy.bucket_seconds
-        for column, values in zip(("city_ids", "cells", "bucket_start_seconds", "measures"), keys.T, strict=True):
+        for column, values in zip((CITIES, CELLS, BUCKET, MEASURES, COUNTS), (*keys.T, counts), strict=True):
             getattr(partial, column).extend(values.tolist())
-        partial.counts.extend(counts.tolist())
         return framed(partial)

@@ -1,39 +1,36 @@
 """Starts one role of eta."""
 
-from collections.abc import Callable
-
 import grpc
 
 from arterial.api.eta.v1alpha1 import eta_service_pb2, eta_service_pb2_grpc
 from chassis import kv, process
 from chassis.desired import follow_desired
+from chassis.errors import ArterialError, Reason
+from chassis.learning.artefact import Artefact
+from chassis.learning.serving import serving
 from chassis.process import Context
 from chassis.rpc.server import serve as serve_rpc
+from services.eta.answers import POSSIBLE_SECONDS
 from services.eta.config import EtaConfig
 from services.eta.handler import EtaHandler, TravelTimes
-from services.eta.legs import Floats
 from services.eta.store import speed_store
 from services.eta.stream import combine, eta_policy, stream
 
 
-class NoModel:
-    """Before any model: the declared rule answers."""
-
-    def live(self) -> tuple[str, TravelTimes] | None:
-        """None."""
-        return None
-
-    def compare(self, medians: Floats, ask: Callable[[TravelTimes], Floats]) -> None:
-        """Nobody to compare with."""
+def _travel_times(artefact: Artefact) -> TravelTimes:
+    raise ArterialError(Reason.REFUSED, f"{artefact.path}: no format of travel-time models is known yet")
 
 
 async def serve(config: EtaConfig, context: Context) -> None:
     """Role `serve`: the RPCs."""
     redis = kv.connect(config.kv)
-    async with follow_desired(config, context) as feed:
+    async with (
+        follow_desired(config, context) as feed,
+        serving("eta", config.models, _travel_times, config=config, feed=feed, possible=POSSIBLE_SECONDS) as model,
+    ):
 
         def register(server: grpc.aio.Server) -> list[str]:
-            handler = EtaHandler(speed_store(redis), NoModel(), lambda: eta_policy(feed.current), context.clock)
+            handler = EtaHandler(speed_store(redis), model, lambda: eta_policy(feed.current), context.clock)
             eta_service_pb2_grpc.add_EtaServiceServicer_to_server(handler, server)
             return [eta_service_pb2.DESCRIPTOR.services_by_name["EtaService"].full_name]
 

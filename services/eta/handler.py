@@ -14,6 +14,7 @@ from arterial.api.eta.v1alpha1 import eta_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2, standing_pb2
 from chassis.clock import Clock
 from chassis.errors import ArterialError, Reason
+from chassis.learning.serving import ServedModel
 from chassis.logs import logger
 from chassis.paging import next_token, page_bounds
 from chassis.streaming.online import City, RecentCities, standing
@@ -35,22 +36,14 @@ class TravelTimes(Protocol):
         """QUANTILES of travel time in seconds; shape (n, 7). Runs in any thread."""
 
 
-class Models(Protocol):
-    """What answers now, and what is told to the shadow."""
-
-    def live(self) -> tuple[str, TravelTimes] | None:
-        """Version and model that answer; None without one."""
-
-    def compare(self, medians: Floats, ask: Callable[[TravelTimes], Floats]) -> None:
-        """Lets the shadow answer the same."""
-
-
 class EtaHandler(eta_service_pb2_grpc.EtaServiceServicer):
     """Serves EtaService."""
 
-    def __init__(self, store: SpeedStore, models: Models, policy: Callable[[], specs_pb2.EtaPolicySpec], clock: Clock) -> None:
+    def __init__(
+        self, store: SpeedStore, model: ServedModel[TravelTimes], policy: Callable[[], specs_pb2.EtaPolicySpec], clock: Clock
+    ) -> None:
         self._cities = RecentCities(store)
-        self._models = models
+        self._model = model
         self._policy = policy
         self._clock = clock
 
@@ -76,12 +69,12 @@ class EtaHandler(eta_service_pb2_grpc.EtaServiceServicer):
         now = self._clock.now()
         city = await self._city(city_id)
         legs = _legs(city_id, requested, now)
-        served = self._models.live()
-        version, model = served or ("", None)
+        served = self._model.live
+        version, model = (served.version, served.model) if served is not None else ("", None)
         work = partial(_answer, legs, model, city, self._policy(), now)
         predicted, found = work() if len(legs) <= MAX_INLINE else await asyncio.to_thread(work)
         if predicted is not None:
-            self._models.compare(predicted[:, MEDIAN], lambda shadow: np.asarray(shadow.predict(legs)[:, MEDIAN], np.float64))
+            self._model.compare(predicted[:, MEDIAN], lambda shadow: shadow.predict(legs)[:, MEDIAN])
         return self._converted(legs, found, version, city)
 
     async def _city(self, city_id: int) -> City[Value]:
@@ -92,7 +85,7 @@ class EtaHandler(eta_service_pb2_grpc.EtaServiceServicer):
             if error.reason is not Reason.DEPENDENCY_UNAVAILABLE:
                 raise
             _log.warning("answering without live speeds", city=city_id, reason=error.message)
-            return City({}, lambda cell, encoded: Value(cell, 0, 0, 0, 0))
+            return City({}, Value)
 
     def _converted(self, legs: Legs, found: Answers, version: str, city: City[Value]) -> list[pb.Eta]:
         """A standing is the same for all legs with the same inputs."""

@@ -7,22 +7,12 @@ from numpy.typing import NDArray
 
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.eta.v1alpha1.eta_partial_pb2 import EtaPartial
-from chassis.streaming.cellstate import Arrays, CellForm, CellState, Taken, Told
+from chassis.streaming.cells import CellEmission
+from chassis.streaming.cellstate import Arrays, CellForm, CellState, Told
 from services.eta.speeds import FEATURE_SET_VERSION, MEASURES, speeds
 
 CLOCK_TOPIC = "gps_pings_v1"
 FORM = CellForm(specs_pb2.EtaPolicySpec, FEATURE_SET_VERSION, MEASURES, CLOCK_TOPIC)
-
-
-@dataclass(frozen=True)
-class Emission:
-    """What a partial led to: changed cells (n, 2: city, cell), their ratio, speed and observations (n, 3), cells that tell nothing more."""
-
-    tick_seconds: int
-    cells: NDArray[np.int64]
-    values: NDArray[np.int64]
-    gone: NDArray[np.int64]
-    taken: Taken
 
 
 @dataclass
@@ -35,7 +25,7 @@ class SpeedState:
     # Combiner's clock when speeds were last evaluated.
     evaluated_seconds: int = 0
 
-    def merge(self, partial: EtaPartial) -> Emission:
+    def merge(self, partial: EtaPartial) -> CellEmission:
         """Takes a partial; the state moves. Every `tick_seconds` of the combiner's clock speeds are evaluated: pings never stop.
 
         Raises:
@@ -48,12 +38,12 @@ class SpeedState:
         policy, now = self.cells.policy, partial.combined_at.seconds
         assert policy is not None
         if not taken.fresh and now - self.evaluated_seconds < policy.tick_seconds:
-            return Emission(
+            return CellEmission(
                 self.cells.tick_seconds, np.zeros((0, 2), np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 2), np.int64), taken
             )
         self.evaluated_seconds = now
         cells, values, known = self._evaluate(policy)
-        return Emission(self.cells.tick_seconds, cells, values, _without(known_before, known), taken)
+        return CellEmission(self.cells.tick_seconds, cells, values, _without(known_before, known), taken)
 
     def _evaluate(self, policy: specs_pb2.EtaPolicySpec) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Cells to tell (n, 2), their values (n, 3), and all cells of which something is known (m, 2)."""

@@ -1,14 +1,14 @@
-"""The online store of live speeds: one Redis hash per city."""
+"""Live speed per cell: what is kept online, and what is told of it."""
 
-import struct
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from arterial.api.eta.v1alpha1.eta_late_bucket_pb2 import EtaLateBucket
+from arterial.api.eta.v1alpha1.eta_partial_pb2 import EtaPartial
+from arterial.api.eta.v1alpha1.speed_output_pb2 import SpeedOutput
+from chassis.streaming.cells import CellOutput
 from chassis.streaming.online import CellStore
-
-# ratio (thousandths), speed (mm/s), observations, tick (seconds)
-_VALUE = struct.Struct(">iqqq")
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,11 @@ class Value:
     observations: int
     tick_seconds: int
 
-    def encode(self) -> bytes:
-        """All but the cell, which is the field's name."""
-        return _VALUE.pack(self.ratio_milli, self.speed_mmps, self.observations, self.tick_seconds)
 
-
+OUTPUT = CellOutput("eta", "speed", "live-speed", EtaPartial, SpeedOutput, EtaLateBucket, Value)
 SpeedStore = CellStore[Value]
 
 
 def speed_store(redis: Redis) -> SpeedStore:
     """Live speeds in Redis."""
-    return CellStore(redis, "speed", lambda cell, encoded: Value(cell, *_VALUE.unpack(encoded)))
+    return CellStore(redis, OUTPUT.kind, Value)

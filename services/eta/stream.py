@@ -5,20 +5,22 @@ from arterial.api.eta.v1alpha1.eta_partial_pb2 import EtaPartial
 from chassis import kafka, kv
 from chassis.desired import Desired, follow_desired
 from chassis.errors import ArterialError, Reason
+from chassis.lineage.emitter import emitting
 from chassis.process import Context
 from chassis.streaming.agent import AgentProcess
 from chassis.streaming.combiner import Combiner, CombinerSetup
+from chassis.streaming.lineage import combiner_job, merger_job
 from chassis.streaming.merger import LogMerger, MergerSetup, dead_topic
 from chassis.streaming.partials import CellPartials, PartialForm
+from chassis.streaming.publishing import CellPublisher
 from services.eta.config import EtaConfig
-from services.eta.merger import SpeedPublisher
 from services.eta.speeds import FEATURE_SET_VERSION, SOURCES
 from services.eta.state import SpeedState
-from services.eta.store import speed_store
+from services.eta.store import OUTPUT, speed_store
 
 # The combiner's one fixed list: it changes only while all combiners are stopped.
 TOPICS = tuple(source.topic for source in SOURCES)
-PARTIALS, OUTPUTS, LATE = "eta_partials_v1", "eta_outputs_v1", "eta_late_v1"
+PARTIALS, OUTPUTS, LATE = OUTPUT.partials_topic, OUTPUT.outputs_topic, OUTPUT.late_topic
 POLICY = "eta"
 
 
@@ -32,7 +34,8 @@ def eta_policy(desired: Desired) -> specs_pb2.EtaPolicySpec:
 
 async def combine(config: EtaConfig, context: Context) -> None:
     """Role `combine`."""
-    async with follow_desired(config, context) as feed:
+    async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
+        lineage.emit(combiner_job(OUTPUT, SOURCES))
         topics = feed.current.topics
         await kafka.ensure_topics(config.kafka, [topics[name] for name in (*TOPICS, PARTIALS)])
         setup = CombinerSetup("eta", [topics[name] for name in TOPICS], topics[PARTIALS], feed.schemas)
@@ -46,14 +49,15 @@ async def combine(config: EtaConfig, context: Context) -> None:
 
 async def stream(config: EtaConfig, context: Context) -> None:
     """Role `stream`."""
-    async with follow_desired(config, context) as feed:
+    async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
+        lineage.emit(merger_job(OUTPUT))
         topics = feed.current.topics
         await kafka.ensure_topics(config.kafka, [*(topics[name] for name in (PARTIALS, OUTPUTS, LATE)), dead_topic(topics[PARTIALS])])
         producer = kafka.producer(config.kafka)
         await producer.start()
         redis = kv.connect(config.kv)
         try:
-            publish = SpeedPublisher(topics, speed_store(redis), producer, context)
+            publish = CellPublisher(OUTPUT, topics, speed_store(redis), producer, context)
             setup = MergerSetup(topics[PARTIALS], EtaPartial, SpeedState, publish)
             merger = LogMerger(setup, config.checkpoints, producer, context)
             await AgentProcess("eta-stream", config.kafka, topics[PARTIALS], merger, context).run()

@@ -7,26 +7,15 @@ from numpy.typing import NDArray
 
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.pricing.v1.pricing_partial_pb2 import PricingPartial
+from chassis.streaming.cells import CellEmission
 from chassis.streaming.cellstate import Arrays, CellForm, CellState, Taken, Told
 from services.pricing.features import FEATURE_SET_VERSION, MEASURES
 from services.pricing.surge import ONE_MILLI, multipliers
 
 DEMAND_TOPIC = "marketplace_events_v1"
+# What its field holds: a raw multiplier is a ratio without a bound.
+MAX_RAW_MILLI = (1 << 31) - 1
 FORM = CellForm(specs_pb2.PricingPolicySpec, FEATURE_SET_VERSION, MEASURES, DEMAND_TOPIC)
-
-
-@dataclass(frozen=True)
-class Emission:
-    """What a partial led to: rows of changed cells (shape (n, 2): city, cell), their values in thousandths, and cells to forget."""
-
-    tick_seconds: int
-    cells: NDArray[np.int64]
-    multiplier_milli: NDArray[np.int64]
-    raw_milli: NDArray[np.int64]
-    demand_milli: NDArray[np.int64]
-    supply_milli: NDArray[np.int64]
-    gone: NDArray[np.int64]
-    taken: Taken
 
 
 @dataclass
@@ -40,7 +29,7 @@ class SurgeState:
     # (multiplier, demand, supply, tick).
     told: Told = field(default_factory=lambda: Told(np.zeros((0, 4), np.int64)))
 
-    def merge(self, partial: PricingPartial) -> Emission:
+    def merge(self, partial: PricingPartial) -> CellEmission:
         """Takes a partial; the state moves, and what changed is returned.
 
         Within one tick all multipliers move from the tick's base, so the step limit holds. Last multipliers outlive a change of policy.
@@ -57,23 +46,17 @@ class SurgeState:
             self.base = self.previous
         return self._evaluate(taken)
 
-    def _evaluate(self, taken: Taken) -> Emission:
+    def _evaluate(self, taken: Taken) -> CellEmission:
         policy, windows, tick = self.cells.policy, self.cells.windows, self.cells.tick_seconds
         assert policy is not None
         found = multipliers(self.cells.within(), self.base, policy)
         self.previous = found.multiplier_milli
         changed = self.told.changed(np.column_stack([found.multiplier_milli, found.demand_milli, found.supply_milli]), tick)
         gone = (found.multiplier_milli == ONE_MILLI) & ~windows.counts.any(axis=(1, 2))
-        emission = Emission(
-            tick,
-            windows.cells[changed],
-            found.multiplier_milli[changed],
-            found.raw_milli[changed],
-            found.demand_milli[changed],
-            found.supply_milli[changed],
-            windows.cells[gone],
-            taken,
+        values = np.column_stack(
+            [found.multiplier_milli, np.minimum(found.raw_milli, MAX_RAW_MILLI), found.demand_milli, found.supply_milli]
         )
+        emission = CellEmission(tick, windows.cells[changed], values[changed], windows.cells[gone], taken)
         if gone.any():
             windows.drop(gone)
             self.base, self.previous, self.told = self.base[~gone], self.previous[~gone], Told(self.told.last[~gone])

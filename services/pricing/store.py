@@ -1,14 +1,14 @@
-"""The online store of surge: one Redis hash per city."""
+"""Surge per cell: what is kept online, and what is told of it."""
 
-import struct
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from arterial.api.pricing.v1.late_bucket_pb2 import LateBucket
+from arterial.api.pricing.v1.pricing_partial_pb2 import PricingPartial
+from arterial.api.pricing.v1.surge_output_pb2 import SurgeOutput
+from chassis.streaming.cells import CellOutput
 from chassis.streaming.online import CellStore
-
-# multiplier, demand, supply (thousandths), tick (seconds), computed at (microseconds), partition, offset
-_VALUE = struct.Struct(">iqqqqiq")
 
 
 @dataclass(frozen=True)
@@ -17,21 +17,16 @@ class Value:
 
     cell: int
     multiplier_milli: int
+    raw_multiplier_milli: int
     demand_milli: int
     supply_milli: int
     tick_seconds: int
-    computed_us: int
-    partition: int
-    offset: int
-
-    def encode(self) -> bytes:
-        """All but the cell, which is the field's name."""
-        return _VALUE.pack(*list(vars(self).values())[1:])
 
 
+OUTPUT = CellOutput("pricing", "surge", "surge", PricingPartial, SurgeOutput, LateBucket, Value)
 SurgeStore = CellStore[Value]
 
 
 def surge_store(redis: Redis) -> SurgeStore:
     """Surge in Redis."""
-    return CellStore(redis, "surge", lambda cell, encoded: Value(cell, *_VALUE.unpack(encoded)))
+    return CellStore(redis, OUTPUT.kind, Value)

@@ -5,20 +5,22 @@ from arterial.api.pricing.v1.pricing_partial_pb2 import PricingPartial
 from chassis import kafka, kv
 from chassis.desired import Desired, follow_desired
 from chassis.errors import ArterialError, Reason
+from chassis.lineage.emitter import emitting
 from chassis.process import Context
 from chassis.streaming.agent import AgentProcess
 from chassis.streaming.combiner import Combiner, CombinerSetup
+from chassis.streaming.lineage import combiner_job, merger_job
 from chassis.streaming.merger import LogMerger, MergerSetup, dead_topic
+from chassis.streaming.publishing import CellPublisher
 from services.pricing.config import PricingConfig
 from services.pricing.features import SOURCES
-from services.pricing.merger import SurgePublisher
 from services.pricing.partials import surge_partials
 from services.pricing.state import SurgeState
-from services.pricing.store import surge_store
+from services.pricing.store import OUTPUT, surge_store
 
 # The combiner's one fixed list: it changes only while all combiners are stopped.
 TOPICS = tuple(source.topic for source in SOURCES)
-PARTIALS, OUTPUTS, LATE = "pricing_partials_v1", "pricing_outputs_v1", "pricing_late_v1"
+PARTIALS, OUTPUTS, LATE = OUTPUT.partials_topic, OUTPUT.outputs_topic, OUTPUT.late_topic
 POLICY = "surge"
 
 
@@ -32,7 +34,8 @@ def surge_policy(desired: Desired) -> specs_pb2.PricingPolicySpec:
 
 async def combine(config: PricingConfig, context: Context) -> None:
     """Role `combine`."""
-    async with follow_desired(config, context) as feed:
+    async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
+        lineage.emit(combiner_job(OUTPUT, SOURCES))
         topics = feed.current.topics
         await kafka.ensure_topics(config.kafka, [topics[name] for name in (*TOPICS, PARTIALS)])
         setup = CombinerSetup("pricing", [topics[name] for name in TOPICS], topics[PARTIALS], feed.schemas)
@@ -46,14 +49,15 @@ async def combine(config: PricingConfig, context: Context) -> None:
 
 async def stream(config: PricingConfig, context: Context) -> None:
     """Role `stream`."""
-    async with follow_desired(config, context) as feed:
+    async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
+        lineage.emit(merger_job(OUTPUT))
         topics = feed.current.topics
         await kafka.ensure_topics(config.kafka, [*(topics[name] for name in (PARTIALS, OUTPUTS, LATE)), dead_topic(topics[PARTIALS])])
         producer = kafka.producer(config.kafka)
         await producer.start()
         redis = kv.connect(config.kv)
         try:
-            publish = SurgePublisher(topics, surge_store(redis), producer, context)
+            publish = CellPublisher(OUTPUT, topics, surge_store(redis), producer, context)
             setup = MergerSetup(topics[PARTIALS], PricingPartial, SurgeState, publish)
             merger = LogMerger(setup, config.checkpoints, producer, context)
             await AgentProcess("pricing-stream", config.kafka, topics[PARTIALS], merger, context).run()

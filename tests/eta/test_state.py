@@ -17,11 +17,12 @@ from arterial.api.events.v1.gps_ping_pb2 import GpsPing
 from arterial.api.events.v1.trip_event_pb2 import TripEvent
 from chassis import resources
 from chassis.config import LakeConfig
+from chassis.streaming.cells import CellEmission
 from chassis.streaming.checkpoint import Checkpoints
 from chassis.streaming.partials import BadPartial, policy_hash
 from chassis.streaming.windows import group
 from services.eta.speeds import PINGS, SOURCES, SPEED, TRIP_METRES, TRIP_SECONDS, speeds
-from services.eta.state import CLOCK_TOPIC, Emission, SpeedState
+from services.eta.state import CLOCK_TOPIC, SpeedState
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources" / "eta.yaml"
 POLICY: specs_pb2.EtaPolicySpec = next(each for each in resources.read([SEED]) if each.kind == "EtaPolicy").eta_policy
@@ -53,7 +54,7 @@ def partial(found: list[Entry], now: int, *, with_policy: bool = True) -> EtaPar
     return made
 
 
-def told(emission: Emission) -> list[object]:
+def told(emission: CellEmission) -> list[object]:
     """An emission as plain values."""
     values = vars(emission) | vars(emission.taken)
     return [value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items() if name != "taken"]

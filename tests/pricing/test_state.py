@@ -13,12 +13,13 @@ from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.pricing.v1.pricing_partial_pb2 import PricingPartial
 from chassis import resources
 from chassis.config import LakeConfig
+from chassis.streaming.cells import CellEmission
 from chassis.streaming.checkpoint import Checkpoints
 from chassis.streaming.deduplication import Deduplication
 from chassis.streaming.partials import BadPartial, policy_hash
 from chassis.streaming.windows import Windows, coarsen, group
 from services.pricing.features import AVAILABLE, MEASURES, REQUEST
-from services.pricing.state import DEMAND_TOPIC, Emission, SurgeState
+from services.pricing.state import DEMAND_TOPIC, SurgeState
 from services.pricing.surge import multipliers
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources" / "pricing.yaml"
@@ -56,7 +57,7 @@ def partial(entries: list[tuple[Key, int]], watermark: int, offset: int, *, with
     return made
 
 
-def told(emission: Emission) -> list[object]:
+def told(emission: CellEmission) -> list[object]:
     """An emission as plain values."""
     values = vars(emission) | vars(emission.taken)
     return [value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items() if name != "taken"]
