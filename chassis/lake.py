@@ -194,6 +194,19 @@ class Table:
         """
         return [self._commit(number) for number in range(version + 1, self.version + 1)]
 
+    def newer_commits(self, version: int, limit: int) -> list[Commit]:
+        """The commits after `version` that the log has by now, at most `limit`; the handle stays as it is.
+
+        Costs one look for a file if there is none, so it may be asked often. Of a log whose next commit was cleaned it finds none.
+        """
+        found: list[Commit] = []
+        while len(found) < limit:
+            try:
+                found.append(self._commit(version + 1 + len(found)))
+            except FileNotFoundError:
+                break
+        return found
+
     def _commit(self, version: int) -> Commit:
         with self._files.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
             actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]

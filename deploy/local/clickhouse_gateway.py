@@ -16,6 +16,8 @@ from aiohttp import web
 # Queries at a time: the machine is shared with all the other processes of a laptop.
 THREADS = 2
 MEMORY_BYTES = 1_500_000_000
+# A setting of the query itself would come too late: the query is parsed first.
+MAX_QUERY_BYTES = 16_000_000
 # Bodies of inserts are spilled to a file; beyond this a client must split.
 MAX_BODY_BYTES = 1 << 30
 INSERT_FORMAT = re.compile(rb"^\s*INSERT\s.*?\bFORMAT\s+(\w+)\s*", re.IGNORECASE | re.DOTALL)
@@ -38,7 +40,7 @@ class Engine:
     """The embedded engine, one connection per thread."""
 
     def __init__(self, path: Path) -> None:
-        self._path = f"{path}?max_server_memory_usage={MEMORY_BYTES}"
+        self._path = f"{path}?max_server_memory_usage={MEMORY_BYTES}&max_query_size={MAX_QUERY_BYTES}"
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(THREADS, "query")
 

@@ -39,6 +39,7 @@ class Places:
             "radar": self.address("radar-serve"),
             "eta": self.address("eta-serve"),
             "controlplane": self.address("controlplane-serve"),
+            "dss": self.address("dss-serve"),
         }
 
 
@@ -117,6 +118,17 @@ def _radar(name: str) -> Callable[[Places], dict[str, Any]]:
     return settings
 
 
+def _dss(name: str) -> Callable[[Places], dict[str, Any]]:
+    def settings(places: Places) -> dict[str, Any]:
+        return _common(places, name) | {
+            "lake": {"root": str(places.lake)},
+            "olap": {"host": LOOPBACK, "port": places.ports["clickhouse"], "database": "dss"},
+            "rpc": {"port": places.ports["dss-serve"]},
+        }
+
+    return settings
+
+
 def _controlplane(places: Places) -> dict[str, Any]:
     settings = _common(places, "controlplane-serve")
     settings["control_plane"] = None
@@ -138,6 +150,8 @@ SERVICES = (
     Service("eta-combine", "services.eta", "combine", _eta("eta-combine")),
     Service("eta-stream", "services.eta", "stream", _eta("eta-stream")),
     Service("eta-serve", "services.eta", "serve", _eta("eta-serve"), port=True),
+    Service("dss-profile", "services.dss", "profile", _dss("dss-profile")),
+    Service("dss-serve", "services.dss", "serve", _dss("dss-serve"), port=True),
 )
 ENGINES = ("kafka", "redis", "postgres", "clickhouse")
 # One database and role per service.
