@@ -40,6 +40,7 @@ class Places:
             "eta": self.address("eta-serve"),
             "controlplane": self.address("controlplane-serve"),
             "dss": self.address("dss-serve"),
+            "lineage": self.address("lineage-serve"),
         }
 
 
@@ -59,6 +60,7 @@ def _common(places: Places, name: str) -> dict[str, Any]:
         "state_dir": str(places.data_dir / "state" / name),
         "resources_dir": str(RESOURCES),
         "control_plane": places.address("controlplane-serve"),
+        "lineage": places.address("lineage-serve"),
         "telemetry": {"otlp_endpoint": places.otlp_endpoint},
     }
 
@@ -136,8 +138,14 @@ def _controlplane(places: Places) -> dict[str, Any]:
     return settings | {"sql": {"url": url}, "rpc": {"port": places.ports["controlplane-serve"]}}
 
 
+def _lineage(places: Places) -> dict[str, Any]:
+    url = f"postgresql+asyncpg://lineage@{places.address('postgres')}/lineage"
+    return _common(places, "lineage-serve") | {"sql": {"url": url}, "rpc": {"port": places.ports["lineage-serve"]}}
+
+
 SERVICES = (
     Service("controlplane-serve", "services.controlplane", "serve", _controlplane, port=True),
+    Service("lineage-serve", "services.lineage", "serve", _lineage, port=True),
     Service("ingestion-serve", "services.ingestion", "serve", _ingestion("ingestion-serve"), port=True),
     Service("ingestion-stream", "services.ingestion", "stream", _ingestion("ingestion-stream")),
     Service("ingestion-follow", "services.ingestion", "follow", _ingestion("ingestion-follow")),
@@ -155,4 +163,4 @@ SERVICES = (
 )
 ENGINES = ("kafka", "redis", "postgres", "clickhouse")
 # One database and role per service.
-DATABASES = ("controlplane", "radar")
+DATABASES = ("controlplane", "lineage", "radar")
