@@ -66,6 +66,14 @@ class Boosted:
         found = np.asarray(found, np.float64)
         return np.sort(found, axis=1) if found.ndim == 2 else found
 
+    def contributions(self, features: Floats) -> Floats:
+        """What each feature adds to the margin (SHAP values of trees; Lundberg et al. 2020), of a model with one output.
+
+        Shape (n, features) to (n, features); the margin's base is left out.
+        """
+        found = self._booster.predict(_matrix(features, categories=self._categories), pred_contribs=True)
+        return np.asarray(found, np.float64)[:, :-1]
+
     def encoded(self) -> bytes:
         """UBJ, XGBoost's portable binary format."""
         return bytes(self._booster.save_raw("ubj"))

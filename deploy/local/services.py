@@ -154,6 +154,7 @@ SERVICES = (
     Service("pricing-serve", "services.pricing", "serve", _pricing("pricing-serve"), port=True),
     Service("radar-combine", "services.radar", "combine", _radar("radar-combine")),
     Service("radar-stream", "services.radar", "stream", _radar("radar-stream")),
+    Service("radar-work", "services.radar", "work", _radar("radar-work")),
     Service("radar-serve", "services.radar", "serve", _radar("radar-serve"), port=True),
     Service("eta-combine", "services.eta", "combine", _eta("eta-combine")),
     Service("eta-stream", "services.eta", "stream", _eta("eta-stream")),

@@ -8,17 +8,19 @@ from chassis import process
 from chassis.desired import follow_desired
 from chassis.process import Context
 from chassis.rpc.server import serve as serve_rpc
-from services.radar.assessing import Assessor, RulesAlone
+from services.radar.assessing import Assessor
 from services.radar.config import RadarConfig
 from services.radar.handler import RadarHandler
-from services.radar.stream import SOURCES, combine, risk_policy, stores, stream
+from services.radar.policy import risk_policy
+from services.radar.stream import SOURCES, combine, scoring, stores, stream
+from services.radar.work import work
 from services.radar.velocities import RecentHeads
 
 
 async def serve(config: RadarConfig, context: Context) -> None:
     """Role `serve`: the RPCs."""
-    async with follow_desired(config, context) as feed, stores(config) as (velocities, store):
-        assessor = Assessor(velocities, store, RulesAlone(), context.clock, config.cell.region)
+    async with follow_desired(config, context) as feed, stores(config) as (velocities, store), scoring(config, feed) as scorer:
+        assessor = Assessor(velocities, store, scorer, context.clock, config.cell.region)
 
         def register(server: grpc.aio.Server) -> list[str]:
             handler = RadarHandler(
@@ -37,7 +39,7 @@ async def serve(config: RadarConfig, context: Context) -> None:
 
 def main() -> None:
     """Console script."""
-    process.main("arterial-radar", RadarConfig, {"serve": serve, "combine": combine, "stream": stream})
+    process.main("arterial-radar", RadarConfig, {"serve": serve, "combine": combine, "stream": stream, "work": work})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Assessment: velocities, score, verdict, memory. The same for a request and for the stream."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -22,16 +21,8 @@ PARTIALS = "radar_partials_v1"
 class Scorer(Protocol):
     """A model at work."""
 
-    def score(self, features_milli: NDArray[np.int64]) -> list[Scored] | None:
-        """Scores payments by their features, shape (n, features); None while no model is loaded. Computes: call it in a thread."""
-
-
-class RulesAlone:
-    """No model: the policy's rules decide."""
-
-    def score(self, features_milli: NDArray[np.int64]) -> list[Scored] | None:
-        """None: there is no score."""
-        return None
+    async def score(self, features_milli: NDArray[np.int64], explained_from_micro: int) -> list[Scored] | None:
+        """Scores of payments, with reasons from a score on; None while no model is loaded. Shape (n, features)."""
 
 
 class Assessor:
@@ -65,7 +56,7 @@ class Assessor:
     async def _decide(
         self, fresh: Sequence[tuple[Payment, list[int]]], policy: specs_pb2.RiskPolicySpec, standing: Callable[[], standing_pb2.Standing]
     ) -> list[Made]:
-        scored = await asyncio.to_thread(self._scorer.score, np.array([values for _, values in fresh], np.int64))
+        scored = await self._scorer.score(np.array([values for _, values in fresh], np.int64), policy.review_micro)
         now_us, name, made = int(self._clock.now() * 1e6), policy_hash(policy), []
         for place, (payment, values) in enumerate(fresh):
             verdict = judge(values, None if scored is None else scored[place], policy)

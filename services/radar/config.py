@@ -1,17 +1,15 @@
 """Configuration of the radar service."""
 
-from chassis.config import KafkaConfig, KvConfig, LakeConfig, OlapConfig, RpcConfig, ServiceConfig, SqlConfig
+from chassis.config import KafkaConfig, KvConfig, LakeConfig, RpcConfig, SqlConfig
+from chassis.learning.training import WorkConfig
 
 
-class RadarConfig(ServiceConfig):
+class RadarConfig(WorkConfig):
     """What every role of radar is told."""
 
     kafka: KafkaConfig
     kv: KvConfig
     sql: SqlConfig
-    lake: LakeConfig
-    olap: OlapConfig
-    # Where checkpoints and model artefacts are kept: folders or an object store.
+    # Where checkpoints are kept: a folder or an object store.
     checkpoints: LakeConfig
-    models: LakeConfig
     rpc: RpcConfig

@@ -5,8 +5,9 @@ last; every feature is an expression over these arrays. `tests/radar` compares t
 """
 
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
-from services.radar.features import HISTORY, LARGEST_AMOUNT, LEAST_AMOUNT, ONE_MILLI, Aggregate, Entity, Feature, FeatureSet
+from services.radar.features import CHARGED_BACK, HISTORY, LARGEST_AMOUNT, LEAST_AMOUNT, ONE_MILLI, Aggregate, Entity, Feature, FeatureSet
 
 # Columns of a row of `events` by the name that a history has them under.
 _COLUMN_OF = {
@@ -18,12 +19,13 @@ _COLUMN_OF = {
     "device": "device",
 }
 _TEXT_OF = {Entity.ACCOUNT: "account_id", Entity.INSTRUMENT: "instrument_fingerprint", Entity.DEVICE: "device_fingerprint"}
+PAYMENTS = "lake/curated/payment_events_v1"
 # Arrays of 256 per row: small blocks bound the memory of the engine.
 SETTINGS = "max_block_size = 8192, max_threads = 2"
 
 
 def features_sql(feature_set: FeatureSet, source: str, where: str = "1", extra: Iterable[str] = ()) -> str:
-    """A query of `event_id`, `payment_id`, `time_us`, the `extra` expressions and one Int64 column per feature, for every AUTHORISED event.
+    """A query of `event` (hexadecimal), `payment_id`, `time_us`, the `extra` expressions and one Int64 column per feature, for every AUTHORISED event.
 
     `source` is a table expression with the columns of the curated payment events; `where` holds for the events that are returned, not
     for those that the features look at.
@@ -32,7 +34,7 @@ def features_sql(feature_set: FeatureSet, source: str, where: str = "1", extra: 
     windows = ",\n    ".join(f"of_{entity} AS ({_frame(entity)})" for entity in Entity)
     arrays = ",\n    ".join(f"groupArray({_COLUMN_OF[name]}) OVER of_{entity} AS {entity}_{name}s" for entity, name in _needed(feature_set))
     features = ",\n  ".join(f"{_expression(feature)} AS {feature.name}" for feature in feature_set.features)
-    selected = ", ".join(["event_id", "payment_id", "time_us", *extra])
+    selected = ", ".join(["hex(event_id) AS event", "payment_id", "time_us", *extra])
     return f"""WITH events AS (
   SELECT
     event_id,
@@ -58,6 +60,34 @@ SELECT
 FROM histories
 WHERE stage = 1 AND ({where})
 SETTINGS {SETTINGS}"""
+
+
+def training_sql(feature_set: FeatureSet, first: datetime, end: datetime, label_delay_seconds: int) -> str:
+    """Labelled payments: features as they were at each payment, `card` (its instrument) and `fraud` (1 if charged back by `end`).
+
+    Taken are payments whose windows lie within the data, which begin at `first`, and whose label had time to arrive before `end`.
+    """
+    warm = _micros(first) + feature_set.longest_us
+    settled = _micros(end - timedelta(seconds=label_delay_seconds))
+    charged_back = f"SELECT payment_id FROM `{PAYMENTS}` WHERE stage = {CHARGED_BACK} AND toUnixTimestamp64Micro(event_time) < {_micros(end)}"
+    extra = ("instrument AS card", f"payment_id IN ({charged_back}) AS fraud")
+    return features_sql(feature_set, f"`{PAYMENTS}`", f"time_us >= {warm} AND time_us < {settled}", extra)
+
+
+def recent_sql(feature_set: FeatureSet, now: datetime, *, only_files: bool) -> str:
+    """Events within the longest window before `now`, in order, as `Payment` has them, the id hexadecimal; those of files only, if asked."""
+    stages = ", ".join(str(stage) for stage in sorted(feature_set.stages))
+    return f"""SELECT
+  hex(event_id), toUnixTimestamp64Micro(event_time) AS time_us, toInt64(ifNull(stage, 0)), ifNull(amount_amount_minor, 0),
+  ifNull(account_id, ''), ifNull(instrument_fingerprint, ''), ifNull(device_fingerprint, ''), ifNull(payment_id, ''), ifNull(city_id, 0)
+FROM `{PAYMENTS}`
+WHERE ifNull(stage, 0) IN ({stages}) AND time_us > {_micros(now) - feature_set.longest_us} AND time_us <= {_micros(now)}
+  AND {"startsWith(_topic, 'file:')" if only_files else "1"}
+ORDER BY time_us, event_id"""
+
+
+def _micros(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1_000_000
 
 
 def _digest(column: str) -> str:
@@ -111,7 +141,8 @@ def _count(feature: Feature) -> str:
 
 
 def _sum(feature: Feature) -> str:
-    return f"{ONE_MILLI} * arraySum((t, s, a) -> if({_counts(feature)}, a, 0), {_pair(feature)}, {feature.entity}_amounts)"
+    amounts = f"arrayMap((t, s, a) -> if({_counts(feature)}, a, 0), {_pair(feature)}, {feature.entity}_amounts)"
+    return f"{ONE_MILLI} * arraySum({amounts})"
 
 
 def _distinct(feature: Feature) -> str:
@@ -136,7 +167,7 @@ def _is_new(feature: Feature) -> str:
 
 
 def _ratio_to_mean(feature: Feature) -> str:
-    total = f"arraySum((t, s, a) -> if({_counts(feature)}, a, 0), {_earlier_pair(feature)}, {_earlier(feature, 'amount')})"
+    total = f"arraySum(arrayMap((t, s, a) -> if({_counts(feature)}, a, 0), {_earlier_pair(feature)}, {_earlier(feature, 'amount')}))"
     count = f"arrayCount((t, s) -> {_counts(feature)}, {_earlier_pair(feature)})"
     return f"if({total} = 0, {ONE_MILLI}, intDiv(amount_minor * {ONE_MILLI} * toInt64({count}), greatest({total}, 1)))"
 

@@ -12,8 +12,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.radar.v1alpha1.radar_partial_pb2 import RadarPartial
 from chassis import kafka, kv, sql
-from chassis.desired import Desired, follow_desired
-from chassis.errors import ArterialError, Reason
+from chassis.desired import DesiredFeed, follow_desired
+from chassis.learning.serving import serving
+from chassis.lineage import emitting
 from chassis.partitioning import partition_of
 from chassis.process import Context
 from chassis.streaming.agent import AgentProcess
@@ -21,10 +22,13 @@ from chassis.streaming.combiner import Combiner, CombinerSetup
 from chassis.streaming.merger import LogMerger, MergerSetup, dead_topic
 from chassis.streaming.partials import framed
 from chassis.topics import Topic
-from services.radar.assessing import PARTIALS, Assessor, RulesAlone, standing_of
+from services.radar.assessing import PARTIALS, Assessor, standing_of
 from services.radar.config import RadarConfig
 from services.radar.features import FEATURES
+from services.radar.lineage import combine_job, stream_job
 from services.radar.partials import RiskPartials
+from services.radar.policy import risk_policy
+from services.radar.scoring import MODEL, POSSIBLE, ModelScorer, build
 from services.radar.state import Emission, RiskState
 from services.radar.store import KEEP_DAYS, DecisionStore, Made
 from services.radar.velocities import Head, Velocities
@@ -32,18 +36,9 @@ from services.radar.velocities import Head, Velocities
 # The combiner's one fixed list: it changes only while all combiners are stopped.
 SOURCES = ("payment_events_v1",)
 DECISIONS = "radar_decisions_v1"
-POLICY = "risk"
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Old decisions are looked for this often.
 FORGET_SECONDS = 3600.0
-
-
-def risk_policy(desired: Desired) -> specs_pb2.RiskPolicySpec:
-    """The declared policy. Raises NOT_FOUND."""
-    policy = desired.risk_policies.get(POLICY)
-    if policy is None:
-        raise ArterialError(Reason.NOT_FOUND, f"RiskPolicy {POLICY} is not declared")
-    return policy
 
 
 @asynccontextmanager
@@ -56,6 +51,13 @@ async def stores(config: RadarConfig) -> AsyncIterator[tuple[Velocities, Decisio
     finally:
         await engine.dispose()
         await redis.aclose()
+
+
+@asynccontextmanager
+async def scoring(config: RadarConfig, feed: DesiredFeed) -> AsyncIterator[ModelScorer]:
+    """The served model, followed while the context lasts."""
+    async with serving(MODEL, config.models, build, config=config, feed=feed, possible=POSSIBLE) as served:
+        yield ModelScorer(served)
 
 
 class RiskPublisher:
@@ -94,7 +96,8 @@ class RiskPublisher:
 
 async def combine(config: RadarConfig, context: Context) -> None:
     """Role `combine`."""
-    async with follow_desired(config, context) as feed:
+    async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
+        lineage.emit(combine_job())
         topics = feed.current.topics
         await kafka.ensure_topics(config.kafka, [topics[name] for name in (*SOURCES, PARTIALS)])
         setup = CombinerSetup("radar", [topics[name] for name in SOURCES], topics[PARTIALS], feed.schemas)
@@ -108,14 +111,20 @@ async def combine(config: RadarConfig, context: Context) -> None:
 
 async def stream(config: RadarConfig, context: Context) -> None:
     """Role `stream`."""
-    async with follow_desired(config, context) as feed, stores(config) as (velocities, store):
+    async with (
+        follow_desired(config, context) as feed,
+        stores(config) as (velocities, store),
+        scoring(config, feed) as scorer,
+        emitting(config, context) as lineage,
+    ):
+        lineage.emit(stream_job())
         topics = feed.current.topics
         await kafka.ensure_topics(config.kafka, [topics[PARTIALS], topics[DECISIONS], dead_topic(topics[PARTIALS])])
         producer = kafka.producer(config.kafka)
         await producer.start()
         forgetting = asyncio.create_task(_forget(store, context))
         try:
-            assessor = Assessor(velocities, store, RulesAlone(), context.clock, config.cell.region)
+            assessor = Assessor(velocities, store, scorer, context.clock, config.cell.region)
             publish = RiskPublisher(topics[PARTIALS], topics[DECISIONS], (velocities, assessor), producer, context)
             setup = MergerSetup(topics[PARTIALS], RadarPartial, RiskState, publish)
             merger = LogMerger(setup, config.checkpoints, producer, context)

@@ -37,7 +37,7 @@ class Fixed:
         self.score_micro = score_micro
         self.asked = 0
 
-    def score(self, features_milli: NDArray[np.int64]) -> list[Scored]:
+    async def score(self, features_milli: NDArray[np.int64], explained_from_micro: int) -> list[Scored]:
         """The same for all."""
         self.asked += len(features_milli)
         return [Scored(self.score_micro, ("instrument_many_accounts",), "v1")] * len(features_milli)

@@ -67,7 +67,7 @@ async def offline(client: AsyncClient, events: list[Payment]) -> dict[bytes, lis
         for e in events
     )
     await client.command(f"INSERT INTO {table} VALUES {rows}")
-    sql = features_sql(FEATURES, table).replace("SELECT\n  event_id,", "SELECT\n  hex(event_id),")
+    sql = features_sql(FEATURES, table)
     result = await client.query(sql)
     await client.command(f"DROP TABLE {table} SYNC")
     return {bytes.fromhex(row[0]): [int(value) for value in row[3:]] for row in result.result_rows}
