@@ -13,8 +13,8 @@ from services.radar.config import RadarConfig
 from services.radar.handler import RadarHandler
 from services.radar.policy import risk_policy
 from services.radar.stream import SOURCES, combine, scoring, stores, stream
-from services.radar.work import work
 from services.radar.velocities import RecentHeads
+from services.radar.work import work
 
 
 async def serve(config: RadarConfig, context: Context) -> None:

@@ -11,7 +11,12 @@ from services.radar.features import FEATURES, Aggregate, Entity, Feature
 from services.radar.partials import COLUMNS
 from services.radar.point_in_time import PAYMENTS, training_sql
 
-SOURCE, PARTIALS, VELOCITY, DECISIONS = "kafka/payment_events_v1", "kafka/radar_partials_v1", "feature/payment-velocity", "kafka/radar_decisions_v1"
+SOURCE, PARTIALS, VELOCITY, DECISIONS = (
+    "kafka/payment_events_v1",
+    "kafka/radar_partials_v1",
+    "feature/payment-velocity",
+    "kafka/radar_decisions_v1",
+)
 MODEL = "model/radar"
 # The partial's column that names an entity.
 _OF_ENTITY = {

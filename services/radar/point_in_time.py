@@ -25,7 +25,7 @@ SETTINGS = "max_block_size = 8192, max_threads = 2"
 
 
 def features_sql(feature_set: FeatureSet, source: str, where: str = "1", extra: Iterable[str] = ()) -> str:
-    """A query of `event` (hexadecimal), `payment_id`, `time_us`, the `extra` expressions and one Int64 column per feature, for every AUTHORISED event.
+    """A query of every AUTHORISED event: `event` (hexadecimal), `payment_id`, `time_us`, `extra` expressions, an Int64 column per feature.
 
     `source` is a table expression with the columns of the curated payment events; `where` holds for the events that are returned, not
     for those that the features look at.
@@ -69,7 +69,9 @@ def training_sql(feature_set: FeatureSet, first: datetime, end: datetime, label_
     """
     warm = _micros(first) + feature_set.longest_us
     settled = _micros(end - timedelta(seconds=label_delay_seconds))
-    charged_back = f"SELECT payment_id FROM `{PAYMENTS}` WHERE stage = {CHARGED_BACK} AND toUnixTimestamp64Micro(event_time) < {_micros(end)}"
+    charged_back = (
+        f"SELECT payment_id FROM `{PAYMENTS}` WHERE stage = {CHARGED_BACK} AND toUnixTimestamp64Micro(event_time) < {_micros(end)}"
+    )
     extra = ("instrument AS card", f"payment_id IN ({charged_back}) AS fraud")
     return features_sql(feature_set, f"`{PAYMENTS}`", f"time_us >= {warm} AND time_us < {settled}", extra)
 
