@@ -4,14 +4,31 @@ import asyncio
 from pathlib import Path
 
 import grpc
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc, schema_registry_service_pb2, schema_registry_service_pb2_grpc
+from arterial.api.controlplane.v1alpha1 import (
+    job_service_pb2,
+    job_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    partition_service_pb2,
+    partition_service_pb2_grpc,
+)
 from chassis import process, resources, sql
 from chassis.process import Context
+from chassis.rpc.server import Register
 from chassis.rpc.server import serve as serve_rpc
+from services.controlplane import reconciling
 from services.controlplane.config import ControlPlaneConfig
 from services.controlplane.handler import ControlPlaneHandler, SchemaRegistryHandler, apply
+from services.controlplane.job_handler import JobHandler
+from services.controlplane.model_handler import ModelHandler
+from services.controlplane.model_store import ModelStore
+from services.controlplane.partition_handler import PartitionHandler
+from services.controlplane.partition_store import PartitionStore
+from services.controlplane.run_store import RunStore
 from services.controlplane.schemas import SchemaRegistry
 from services.controlplane.store import ResourceStore
 from services.controlplane.watching import Watching
@@ -23,26 +40,30 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     """Role `serve`: the RPCs."""
     engine = sql.engine(config.sql)
     await sql.migrate(engine, MIGRATIONS)
-    store = ResourceStore(engine)
+    store, models, runs = ResourceStore(engine), ModelStore(engine), RunStore(engine)
     if config.resources_dir is not None and await store.version() == 0:
-        await apply(store, pb.ApplyRequest(resources=resources.read([config.resources_dir]), message="seed"))
+        await apply(store, models, pb.ApplyRequest(resources=resources.read([config.resources_dir]), message="seed"))
     watching = Watching(store, context)
-
-    def register(server: grpc.aio.Server) -> list[str]:
-        control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(ControlPlaneHandler(store, watching), server)
-        registry = SchemaRegistryHandler(SchemaRegistry(engine, store))
-        schema_registry_service_pb2_grpc.add_SchemaRegistryServiceServicer_to_server(registry, server)
-        return [
-            pb.DESCRIPTOR.services_by_name["ControlPlaneService"].full_name,
-            schema_registry_service_pb2.DESCRIPTOR.services_by_name["SchemaRegistryService"].full_name,
-        ]
-
-    polling = asyncio.create_task(watching.poll())
+    background = [asyncio.create_task(watching.poll()), asyncio.create_task(reconciling.run(store, models, runs, context))]
     try:
-        await serve_rpc(config.rpc, register, context)
+        await serve_rpc(config.rpc, _register(engine, store, watching), context)
     finally:
-        await polling
+        await asyncio.gather(*background)
         await engine.dispose()
+
+
+def _register(engine: AsyncEngine, store: ResourceStore, watching: Watching) -> Register:
+    def register(server: grpc.aio.Server) -> list[str]:
+        models, registry, jobs = ModelStore(engine), SchemaRegistry(engine, store), JobHandler(RunStore(engine), store)
+        control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(ControlPlaneHandler(store, models, watching), server)
+        schema_registry_service_pb2_grpc.add_SchemaRegistryServiceServicer_to_server(SchemaRegistryHandler(registry), server)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+        partition_service_pb2_grpc.add_PartitionServiceServicer_to_server(PartitionHandler(PartitionStore(engine)), server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelHandler(models), server)
+        files = (pb, schema_registry_service_pb2, job_service_pb2, partition_service_pb2, model_service_pb2)
+        return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
+
+    return register
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The RPCs of the control plane: check, call the domain, convert."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -13,9 +13,10 @@ from arterial.api.controlplane.v1 import (
     schema_registry_service_pb2_grpc,
 )
 from arterial.api.types.v1 import page_pb2
-from chassis.errors import ArterialError, Reason
+from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import next_token, page_bounds
 from services.controlplane import planning
+from services.controlplane.model_store import ModelStore
 from services.controlplane.schemas import SchemaRegistry
 from services.controlplane.store import ResourceStore
 from services.controlplane.watching import Watching
@@ -23,34 +24,48 @@ from services.controlplane.watching import Watching
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
 
-async def apply(store: ResourceStore, request: pb.ApplyRequest) -> pb.ApplyResponse:
-    """Makes the resources so. Raises as the contract says."""
+async def planned(store: ResourceStore, models: ModelStore, resources: Sequence[resource_pb2.Resource]) -> list[pb.Change]:
+    """What applying the resources would change. Raises INVALID_REQUEST with every violation."""
     existing, _ = await store.snapshot()
-    planning.check(request.resources, existing)
-    changes = planning.plan(request.resources, existing)
+    planning.check(resources, existing)
+    unknown = [
+        Violation(
+            f"resources[{place}].spec.pinnedVersion", f"no version {resources[place].model.pinned_version} of this model is registered"
+        )
+        for place in await models.unknown_pins(resources)
+    ]
+    if unknown:
+        raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=unknown)
+    return planning.plan(resources, existing)
+
+
+async def apply(store: ResourceStore, models: ModelStore, request: pb.ApplyRequest) -> pb.ApplyResponse:
+    """Makes the resources so. Raises as the contract says."""
+    changes = await planned(store, models, request.resources)
     doors = planning.unapproved(changes, request.approvals)
     if doors:
         raise ArterialError(Reason.REFUSED, f"one-way doors need approval: {', '.join(doors)}", metadata={"approvals": ",".join(doors)})
     wanted = [resource for resource, change in zip(request.resources, changes, strict=True) if change.action != pb.Change.ACTION_NONE]
-    return pb.ApplyResponse(changes=changes, resources=await store.put(wanted, request.message) if wanted else [])
+    written = await store.put(wanted, request.message) if wanted else []
+    await models.settle([resource.metadata.name for resource in written if resource.kind == "Model"])
+    return pb.ApplyResponse(changes=changes, resources=written)
 
 
 class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServicer):
     """Serves ControlPlaneService."""
 
-    def __init__(self, store: ResourceStore, watching: Watching) -> None:
+    def __init__(self, store: ResourceStore, models: ModelStore, watching: Watching) -> None:
         self._store = store
+        self._models = models
         self._watching = watching
 
     async def Plan(self, request: pb.PlanRequest, context: ServicerContext) -> pb.PlanResponse:
         """What Apply would do."""
-        existing, _ = await self._store.snapshot()
-        planning.check(request.resources, existing)
-        return pb.PlanResponse(changes=planning.plan(request.resources, existing))
+        return pb.PlanResponse(changes=await planned(self._store, self._models, request.resources))
 
     async def Apply(self, request: pb.ApplyRequest, context: ServicerContext) -> pb.ApplyResponse:
         """All or none."""
-        return await apply(self._store, request)
+        return await apply(self._store, self._models, request)
 
     async def GetResource(self, request: pb.GetResourceRequest, context: ServicerContext) -> pb.GetResourceResponse:
         """One resource."""
@@ -78,13 +93,14 @@ class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServ
             yield event
 
     async def ReportStatus(self, request: pb.ReportStatusRequest, context: ServicerContext) -> pb.ReportStatusResponse:
-        """The specification stays as it is."""
-        current = await self._store.get(request.kind, request.name)
-        reported = resource_pb2.Resource()
-        reported.CopyFrom(current)
-        reported.status.CopyFrom(request.status)
-        if reported.status != current.status:
-            await self._store.put([reported], "status", spec_changed=False)
+        """The specification stays as it is, and so does which versions of a model serve: that is the control plane's own."""
+
+        def edit(status: resource_pb2.Status) -> None:
+            status.observed_generation = request.status.observed_generation
+            del status.conditions[:]
+            status.conditions.extend(request.status.conditions)
+
+        await self._store.edit_status((request.kind, request.name), edit, "status")
         return pb.ReportStatusResponse()
 
 

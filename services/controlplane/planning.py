@@ -16,6 +16,7 @@ ONE_WAY_DOORS: Mapping[str, frozenset[str]] = {
     "Cell": frozenset({"spec.region"}),
     "Topic": frozenset({"spec.message", "spec.keyField", "spec.routing", "spec.partitions", "spec.incarnation"}),
     "PricingPolicy": frozenset({"spec.cellResolution"}),
+    "EtaPolicy": frozenset({"spec.cellResolution"}),
 }
 # What the control plane itself writes: never compared.
 _OWN_METADATA = ("resourceVersion", "generation", "createdAt", "updatedAt")
@@ -56,13 +57,16 @@ def check(resources: Sequence[resource_pb2.Resource], existing: Mapping[Key, res
 
 
 def references(resources: Iterable[resource_pb2.Resource]) -> list[Reference]:
-    """Who refers to whom."""
-    return [
-        Reference(key_of(resource), ("Topic", topic))
-        for resource in resources
-        if resource.kind == "Pipeline"
-        for topic in resource.pipeline.topics
-    ]
+    """Who refers to whom: pipelines to their topics, models to the datasets that they learn from."""
+    return [Reference(key_of(resource), target) for resource in resources for target in _targets(resource)]
+
+
+def _targets(resource: resource_pb2.Resource) -> list[Key]:
+    if resource.kind == "Pipeline":
+        return [("Topic", topic) for topic in resource.pipeline.topics]
+    if resource.kind == "Model":
+        return [("Dataset", name) for name in dict.fromkeys(given.dataset for given in resource.model.inputs)]
+    return []
 
 
 def plan(resources: Sequence[resource_pb2.Resource], existing: Mapping[Key, resource_pb2.Resource]) -> list[pb.Change]:

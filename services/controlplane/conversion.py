@@ -1,0 +1,100 @@
+"""Between the messages of the contract and the values of the domain."""
+
+from datetime import date, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from arterial.api.controlplane.v1alpha1 import job_service_pb2, model_service_pb2, partition_service_pb2
+from chassis.errors import ArterialError, Reason, Violation
+from services.controlplane.model_store import Stored
+from services.controlplane.partitions import Judged, Partition, PartitionKey, Verdict
+from services.controlplane.run_store import LogLine
+from services.controlplane.runs import Run
+
+
+def day(text: str, field: str) -> date:
+    """A date as a request gives it. Raises INVALID_REQUEST for one that is in no calendar."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ArterialError(Reason.INVALID_REQUEST, f"{text} is not a date", violations=[Violation(field, str(error))]) from error
+
+
+def stored(text: str) -> str:
+    """Text as PostgreSQL can keep it: NUL, which it cannot, becomes the replacement character."""
+    return text.replace("\0", "\ufffd")
+
+
+def state_name(name: str, prefix: str) -> str:
+    """The domain's name of an enum value, "" for UNSPECIFIED."""
+    short = name.removeprefix(prefix)
+    return "" if short == "UNSPECIFIED" else short
+
+
+def judged(verdict: partition_service_pb2.PartitionVerdict, place: int) -> Judged:
+    """A verdict of a report."""
+    key = PartitionKey(stored(verdict.dataset), day(verdict.partition_date, f"verdicts[{place}].partition_date"))
+    name = state_name(partition_service_pb2.Verdict.Name(verdict.verdict), "VERDICT_")
+    reasons, incidents = tuple(map(stored, verdict.reasons)), tuple(map(stored, verdict.incident_ids))
+    return Judged(key, Verdict(name), verdict.table_version, reasons, incidents)
+
+
+def partition_message(cell: str, partition: Partition) -> partition_service_pb2.Partition:
+    """A partition."""
+    return partition_service_pb2.Partition(
+        cell=cell,
+        dataset=partition.key.dataset,
+        partition_date=partition.key.day.isoformat(),
+        state=partition_service_pb2.PartitionState.Value(f"PARTITION_STATE_{partition.state}"),
+        reasons=partition.reasons,
+        incident_ids=partition.incident_ids,
+        table_version=partition.table_version,
+        state_changed_at=timestamp(partition.state_changed_at),
+    )
+
+
+def run_message(run: Run) -> job_service_pb2.Run:
+    """A run."""
+    return job_service_pb2.Run(
+        run_id=run.run_id,
+        kind=run.kind,
+        subject=run.subject,
+        cell=run.cell,
+        partition_date=run.partition_date.isoformat(),
+        state=job_service_pb2.RunState.Value(f"RUN_STATE_{run.state}"),
+        reasons=run.reasons,
+        attempt=run.attempt,
+        max_attempts=run.max_attempts,
+        worker=run.worker,
+        created_at=timestamp(run.created_at),
+        started_at=timestamp(run.started_at),
+        ended_at=timestamp(run.ended_at),
+        outputs=run.outputs,
+        was_suspended=run.was_suspended,
+    )
+
+
+def line_message(line: LogLine) -> job_service_pb2.RunLogLine:
+    """A line of a run's log."""
+    return job_service_pb2.RunLogLine(attempt=line.attempt, written_at=timestamp(line.written_at), text=line.text)
+
+
+def version_message(version: Stored) -> model_service_pb2.ModelVersion:
+    """A version of a model: what was registered, with what the control plane says of it."""
+    message = model_service_pb2.ModelVersion()
+    message.CopyFrom(version.registered)
+    message.stage = model_service_pb2.VersionStage.Value(f"VERSION_STAGE_{version.stage}")
+    del message.reasons[:]
+    message.reasons.extend(version.judged.reasons)
+    message.registered_at.FromDatetime(version.registered_at)
+    message.stage_changed_at.FromDatetime(version.stage_changed_at)
+    return message
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A time, if there is one."""
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message

@@ -1,0 +1,82 @@
+"""Asks the gate for runs, within the transaction that holds them: what they read is looked up in a few queries for all of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
+from services.controlplane import gate, runs
+from services.controlplane.partitions import Partition, PartitionKey, PartitionState
+from services.controlplane.runs import Run, RunState
+from services.controlplane.store import RESOURCES
+from services.controlplane.tables import PARTITIONS, RUNS
+
+# What a transition may change; a run's request never changes.
+_CHANGING = tuple(
+    name.name
+    for name in fields(Run)
+    if name.name not in ("number", "kind", "subject", "cell", "partition_date", "created_at", "max_attempts")
+)
+
+
+def run_of(row: sa.Row[Any]) -> Run:
+    """A run from its row."""
+    values = {name: value for name, value in row._mapping.items() if name != "log_lines"}
+    return Run(**values | {"state": RunState(row.state), "reasons": tuple(row.reasons)})
+
+
+def partition_of(row: sa.Row[Any]) -> Partition:
+    """A partition from its row."""
+    key = PartitionKey(row.dataset, row.partition_date)
+    reasons, incidents = tuple(row.reasons), tuple(row.incident_ids)
+    return Partition(key, PartitionState(row.state), row.table_version, reasons, incidents, row.state_changed_at)
+
+
+def values_of(run: Run) -> dict[str, Any]:
+    """What of a run is written."""
+    values: dict[str, Any] = {name: getattr(run, name) for name in _CHANGING}
+    return values | {"state": str(run.state), "reasons": list(run.reasons), "outputs": dict(run.outputs)}
+
+
+async def save(connection: AsyncConnection, before: Run, after: Run) -> None:
+    """Writes a run if it changed. The caller holds its row."""
+    if after != before:
+        await connection.execute(sa.update(RUNS).where(RUNS.c.number == after.number).values(values_of(after)))
+
+
+async def asked(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
+    """The runs, held by this transaction, after the gate was asked; those that changed are written."""
+    models = await _models(connection, {run.subject for run in held if run.training})
+    marked = {
+        cell: await _marked(connection, cell, [run for run in held if run.cell == cell], models) for cell in {run.cell for run in held}
+    }
+    after = [runs.gated(run, gate.closed_by(run, models, marked[run.cell])) for run in held]
+    for old, new in zip(held, after, strict=True):
+        await save(connection, old, new)
+    return after
+
+
+async def _models(connection: AsyncConnection, names: set[str]) -> Mapping[str, specs_pb2.ModelSpec]:
+    if not names:
+        return {}
+    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Model", RESOURCES.c.name.in_(sorted(names)))
+    return {row.name: resource_pb2.Resource.FromString(row.body).model for row in (await connection.execute(query)).all()}
+
+
+async def _marked(
+    connection: AsyncConnection, cell: str, held: Sequence[Run], models: Mapping[str, specs_pb2.ModelSpec]
+) -> Mapping[PartitionKey, Partition]:
+    windows = [window for run in held for window in gate.reads(run, models)]
+    found: dict[PartitionKey, Partition] = {}
+    for dataset in sorted({window.dataset for window in windows}):
+        first = min(window.first for window in windows if window.dataset == dataset)
+        own = {window.last for window in windows if window.dataset == dataset}
+        # Ready partitions matter only at the runs' own dates: a year of them is not read for each run.
+        relevant = sa.or_(PARTITIONS.c.state != str(PartitionState.READY), PARTITIONS.c.partition_date.in_(sorted(own)))
+        within = PARTITIONS.c.partition_date.between(first, max(own))
+        query = sa.select(PARTITIONS).where(PARTITIONS.c.cell == cell, PARTITIONS.c.dataset == dataset, within, relevant)
+        found |= {partition.key: partition for partition in map(partition_of, (await connection.execute(query)).all())}
+    return found

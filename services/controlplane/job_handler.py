@@ -1,0 +1,92 @@
+"""The RPCs of JobService: check, call the domain, convert."""
+
+import uuid
+from typing import Any
+
+import grpc
+
+from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
+from arterial.api.controlplane.v1alpha1 import job_service_pb2_grpc
+from arterial.api.types.v1 import page_pb2
+from chassis.errors import ArterialError, Reason, Violation
+from chassis.paging import keyed_page
+from services.controlplane import gate
+from services.controlplane.conversion import day, line_message, run_message, state_name, stored
+from services.controlplane.run_store import RunFilter, RunRequest, RunStore
+from services.controlplane.runs import DEFAULT_MAX_ATTEMPTS, TRAINING_SUFFIX, Lease, Outcome
+from services.controlplane.store import ResourceStore
+
+ServicerContext = grpc.aio.ServicerContext[Any, Any]
+
+
+class JobHandler(job_service_pb2_grpc.JobServiceServicer):
+    """Serves JobService."""
+
+    def __init__(self, runs: RunStore, resources: ResourceStore) -> None:
+        self._runs = runs
+        self._resources = resources
+
+    async def CreateRun(self, request: pb.CreateRunRequest, context: ServicerContext) -> pb.CreateRunResponse:
+        """The run of a request; a training run is one of a declared model, by its service."""
+        wanted = RunRequest(
+            stored(request.kind),
+            stored(request.subject),
+            stored(request.cell),
+            day(request.partition_date, "partition_date"),
+            request.max_attempts or DEFAULT_MAX_ATTEMPTS,
+            request.again,
+        )
+        if wanted.kind.endswith(TRAINING_SUFFIX):
+            await self._check_model(wanted)
+        run, created = await self._runs.create(wanted)
+        return pb.CreateRunResponse(run=run_message(run), created=created)
+
+    async def GetRun(self, request: pb.GetRunRequest, context: ServicerContext) -> pb.GetRunResponse:
+        """One run."""
+        return pb.GetRunResponse(run=run_message(await self._runs.get(request.run_id)))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: ServicerContext) -> pb.ListRunsResponse:
+        """A page of runs."""
+        wanted = RunFilter(stored(request.kind), stored(request.subject), state_name(pb.RunState.Name(request.state), "RUN_STATE_"))
+        name = f"runs/{wanted.kind}/{wanted.subject}/{wanted.state}"
+        page = keyed_page(request.page.page_size, request.page.page_token, name, (int,))
+        found = await self._runs.page(wanted, page.after[0] if page.after else None, page.limit)
+        shown, token = page.cut(found, lambda run: (run.number,))
+        return pb.ListRunsResponse(runs=map(run_message, shown), page=page_pb2.PageResponse(next_page_token=token))
+
+    async def ListRunLog(self, request: pb.ListRunLogRequest, context: ServicerContext) -> pb.ListRunLogResponse:
+        """A page of lines."""
+        page = keyed_page(request.page.page_size, request.page.page_token, f"log/{request.run_id}", (int,))
+        found = await self._runs.log(request.run_id, page.after[0] if page.after else None, page.limit)
+        shown, token = page.cut(found, lambda line: (line.line,))
+        return pb.ListRunLogResponse(lines=map(line_message, shown), page=page_pb2.PageResponse(next_page_token=token))
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: ServicerContext) -> pb.CancelRunResponse:
+        """Ends a run."""
+        return pb.CancelRunResponse(run=run_message(await self._runs.cancel(request.run_id, stored(request.reason))))
+
+    async def TakeRun(self, request: pb.TakeRunRequest, context: ServicerContext) -> pb.TakeRunResponse:
+        """The lease is a secret of worker and control plane: no listing shows it."""
+        lease = Lease(uuid.uuid4().hex, stored(request.worker), request.lease_seconds)
+        run = await self._runs.take(lease, stored(request.cell), [stored(kind) for kind in request.kinds])
+        return pb.TakeRunResponse() if run is None else pb.TakeRunResponse(run=run_message(run), lease=lease.token)
+
+    async def KeepRun(self, request: pb.KeepRunRequest, context: ServicerContext) -> pb.KeepRunResponse:
+        """Tells the worker if the run was cancelled."""
+        run = await self._runs.keep(request.run_id, request.lease, [stored(line) for line in request.log])
+        return pb.KeepRunResponse(cancelled=not run.open)
+
+    async def FinishRun(self, request: pb.FinishRunRequest, context: ServicerContext) -> pb.FinishRunResponse:
+        """Ends an attempt."""
+        outputs = {stored(name): stored(value) for name, value in request.outputs.items()}
+        outcome = Outcome(request.succeeded, stored(request.reason), outputs)
+        run = await self._runs.finish(request.run_id, request.lease, outcome, [stored(line) for line in request.log])
+        return pb.FinishRunResponse(run=run_message(run))
+
+    async def _check_model(self, wanted: RunRequest) -> None:
+        model = await self._resources.get("Model", wanted.subject)
+        wrong = gate.mismatch(wanted.kind, model.model)
+        if wrong is not None:
+            raise ArterialError(
+                Reason.INVALID_REQUEST, f"{wanted.kind} of {wanted.subject}: {wrong}", violations=[Violation("kind", wrong)]
+            )

@@ -1,0 +1,32 @@
+"""Looks again, every few seconds, at what should follow from what is written; what a crash left half done is made good here."""
+
+import asyncio
+from contextlib import suppress
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from chassis.logs import logger
+from chassis.process import Context
+from services.controlplane.model_store import ModelStore
+from services.controlplane.run_store import RunStore
+from services.controlplane.store import ResourceStore
+
+# A listed run shows within this that its worker died, or that its model's inputs were changed, also while nobody asks for runs.
+INTERVAL_SECONDS = 2.0
+_log = logger(__name__)
+
+
+async def run(store: ResourceStore, models: ModelStore, runs: RunStore, context: Context) -> None:
+    """Reconciles until the process stops. Replicas may do so at once: rows that one holds, the other passes over."""
+    seen = -1
+    while not context.stopping.is_set():
+        try:
+            version = await store.version()
+            if version != seen:
+                await models.settle(await store.names("Model"))
+                seen = version
+            await runs.reconsider()
+        except (OSError, SQLAlchemyError) as error:
+            _log.warning("store away", error=repr(error))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(context.stopping.wait(), INTERVAL_SECONDS)

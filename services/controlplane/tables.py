@@ -1,0 +1,71 @@
+"""The tables of runs, partitions and model versions, as migration 0002 makes them."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+_metadata = sa.MetaData()
+_TIME = sa.DateTime(timezone=True)
+RUNS = sa.Table(
+    "runs",
+    _metadata,
+    sa.Column("number", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("kind", sa.Text),
+    sa.Column("subject", sa.Text),
+    sa.Column("cell", sa.Text),
+    sa.Column("partition_date", sa.Date),
+    sa.Column("state", sa.Text),
+    sa.Column("reasons", ARRAY(sa.Text)),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("failures", sa.Integer),
+    sa.Column("max_attempts", sa.Integer),
+    sa.Column("worker", sa.Text),
+    sa.Column("lease", sa.Text),
+    sa.Column("lease_seconds", sa.Integer),
+    sa.Column("lease_expires_at", _TIME),
+    sa.Column("finished_lease", sa.Text),
+    sa.Column("due_at", _TIME),
+    sa.Column("created_at", _TIME),
+    sa.Column("started_at", _TIME),
+    sa.Column("ended_at", _TIME),
+    sa.Column("outputs", JSONB),
+    sa.Column("was_suspended", sa.Boolean),
+    sa.Column("log_lines", sa.Integer),
+)
+RUN_LOG = sa.Table(
+    "run_log",
+    _metadata,
+    sa.Column("run", sa.BigInteger, primary_key=True),
+    sa.Column("line", sa.Integer, primary_key=True),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("written_at", _TIME),
+    sa.Column("text", sa.Text),
+)
+PARTITIONS = sa.Table(
+    "partitions",
+    _metadata,
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text, primary_key=True),
+    sa.Column("partition_date", sa.Date, primary_key=True),
+    sa.Column("state", sa.Text),
+    sa.Column("reasons", ARRAY(sa.Text)),
+    sa.Column("incident_ids", ARRAY(sa.Text)),
+    sa.Column("table_version", sa.BigInteger),
+    sa.Column("state_changed_at", _TIME),
+)
+MODEL_VERSIONS = sa.Table(
+    "model_versions",
+    _metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("body", sa.LargeBinary),
+    sa.Column("standing", sa.Text),
+    sa.Column("stage", sa.Text),
+    sa.Column("reasons", ARRAY(sa.Text)),
+    sa.Column("answers", sa.BigInteger),
+    sa.Column("failures", sa.BigInteger),
+    sa.Column("difference_sum", sa.Float),
+    sa.Column("registered_at", _TIME),
+    sa.Column("stage_changed_at", _TIME),
+)
+# Time of the database at the moment of asking; now() would be that of the transaction's begin.
+DATABASE_TIME = sa.func.clock_timestamp(type_=_TIME)
