@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from chassis import testing
 from chassis.config import RpcConfig, SqlConfig
+from deploy.local import postgres
 from deploy.local.child import free_port
 from services.controlplane.__main__ import serve
 from services.controlplane.config import ControlPlaneConfig
@@ -40,11 +42,10 @@ class ControlPlane:
             await self.task
 
 
-@pytest.fixture
-async def plane(database_url: str, tmp_path: Path) -> AsyncIterator[ControlPlane]:
-    """A running control plane with the seed resources."""
+@asynccontextmanager
+async def _running(database_url: str, folder: Path) -> AsyncIterator[ControlPlane]:
     config = ControlPlaneConfig(
-        state_dir=tmp_path / "control",
+        state_dir=folder,
         resources_dir=SEED,
         sql=SqlConfig(url=database_url),
         rpc=RpcConfig(port=free_port(), drain_seconds=1),
@@ -53,3 +54,18 @@ async def plane(database_url: str, tmp_path: Path) -> AsyncIterator[ControlPlane
     await running.start()
     yield running
     await running.stop()
+
+
+@pytest.fixture
+async def plane(database_url: str, tmp_path: Path) -> AsyncIterator[ControlPlane]:
+    """A running control plane with the seed resources, of one test alone."""
+    async with _running(database_url, tmp_path / "control") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def shared_plane(postgres_port: int, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ControlPlane]:
+    """A running control plane for tests that only add what is their own; it is not to be stopped."""
+    url = await postgres.create_database(postgres_port, "shared_control_plane")
+    async with _running(url, tmp_path_factory.mktemp("control")) as running:
+        yield running

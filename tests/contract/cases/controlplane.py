@@ -1,11 +1,14 @@
-"""The control plane: resources and schemas."""
+"""The control plane: resources, schemas, runs, partitions and model versions."""
 
 from google.protobuf import descriptor_pb2
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2, schema_registry_service_pb2, specs_pb2
+from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
+from arterial.api.controlplane.v1alpha1 import model_service_pb2 as models
+from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as partitions
 from chassis.errors import Reason
-from tests.contract.case import BAD_PAGE, Case
+from tests.contract.case import BAD_PAGE, LONG, Case
 
 
 def dataset(name: str = "contract/dataset", tier: int = 2) -> resource_pb2.Resource:
@@ -27,6 +30,17 @@ def schema() -> schema_registry_service_pb2.Schema:
     return schema_registry_service_pb2.Schema(file_descriptor_set=files.SerializeToString(), message="contract.v1.Thing")
 
 
+def verdict(value: partitions.Verdict.ValueType) -> partitions.PartitionVerdict:
+    """A verdict on a partition of a cell of its own."""
+    return partitions.PartitionVerdict(dataset="lake/curated/trips", partition_date="2026-11-24", verdict=value)
+
+
+def version(sha256: str) -> models.ModelVersion:
+    """A version of a model that is not declared."""
+    return models.ModelVersion(model="contract", version="1", path="contract/1", sha256=sha256)
+
+
+ABSENT_RUN = "run-0"
 CASES = {
     "ControlPlaneService/Plan": Case(
         control.PlanRequest(resources=[dataset()]), control.PlanRequest(resources=[dataset(tier=9)]), "resources[0].dataset.tier"
@@ -64,5 +78,74 @@ CASES = {
         schema_registry_service_pb2.CheckSchemaRequest(subject="contract-value", schema=schema()),
         schema_registry_service_pb2.CheckSchemaRequest(subject="contract-value"),
         "schema",
+    ),
+    "JobService/CreateRun": Case(
+        jobs.CreateRunRequest(kind="contract", subject="contract/table", cell="contract", partition_date="2026-11-24"),
+        jobs.CreateRunRequest(kind="contract", subject="contract/table", cell="contract", partition_date="today"),
+        "partition_date",
+    ),
+    "JobService/GetRun": Case(jobs.GetRunRequest(run_id=ABSENT_RUN), jobs.GetRunRequest(), "run_id", frozenset({Reason.NOT_FOUND})),
+    "JobService/ListRuns": Case(jobs.ListRunsRequest(kind="contract"), jobs.ListRunsRequest(page=BAD_PAGE), "page.page_size"),
+    "JobService/ListRunLog": Case(
+        jobs.ListRunLogRequest(run_id=ABSENT_RUN), jobs.ListRunLogRequest(), "run_id", frozenset({Reason.NOT_FOUND})
+    ),
+    "JobService/CancelRun": Case(
+        jobs.CancelRunRequest(run_id=ABSENT_RUN, reason="contract"),
+        jobs.CancelRunRequest(run_id=ABSENT_RUN),
+        "reason",
+        frozenset({Reason.NOT_FOUND}),
+    ),
+    "JobService/TakeRun": Case(
+        jobs.TakeRunRequest(worker="contract", cell="contract", kinds=["contract-absent"], lease_seconds=10),
+        jobs.TakeRunRequest(worker="contract", cell="contract", kinds=["contract-absent"]),
+        "lease_seconds",
+    ),
+    "JobService/KeepRun": Case(
+        jobs.KeepRunRequest(run_id=ABSENT_RUN, lease="contract"),
+        jobs.KeepRunRequest(run_id=ABSENT_RUN),
+        "lease",
+        frozenset({Reason.NOT_FOUND}),
+    ),
+    "JobService/FinishRun": Case(
+        jobs.FinishRunRequest(run_id=ABSENT_RUN, lease="contract"),
+        jobs.FinishRunRequest(run_id=ABSENT_RUN, lease="contract", reason=LONG * 20),
+        "reason",
+        frozenset({Reason.NOT_FOUND}),
+    ),
+    "PartitionService/ReportVerdicts": Case(
+        partitions.ReportVerdictsRequest(cell="contract", verdicts=[verdict(partitions.VERDICT_PASS)]),
+        partitions.ReportVerdictsRequest(cell="contract", verdicts=[verdict(partitions.VERDICT_UNSPECIFIED)]),
+        "verdicts[0].verdict",
+    ),
+    "PartitionService/GetPartition": Case(
+        partitions.GetPartitionRequest(cell="contract", dataset="lake/curated/trips", partition_date="2026-11-24"),
+        partitions.GetPartitionRequest(cell="contract", dataset="lake/curated/trips", partition_date="24.11.2026"),
+        "partition_date",
+    ),
+    "PartitionService/ListPartitions": Case(
+        partitions.ListPartitionsRequest(cell="contract"),
+        partitions.ListPartitionsRequest(cell="contract", page=BAD_PAGE),
+        "page.page_size",
+    ),
+    "ModelService/RegisterVersion": Case(
+        models.RegisterVersionRequest(version=version("a" * 64)),
+        models.RegisterVersionRequest(version=version("short")),
+        "version.sha256",
+        frozenset({Reason.NOT_FOUND}),
+    ),
+    "ModelService/ReportShadow": Case(
+        models.ReportShadowRequest(model="contract", version="1", answers=1),
+        models.ReportShadowRequest(model="contract", version="1"),
+        "answers",
+        frozenset({Reason.NOT_FOUND}),
+    ),
+    "ModelService/RollbackModel": Case(
+        models.RollbackModelRequest(model="contract", reason="contract"),
+        models.RollbackModelRequest(model="contract"),
+        "reason",
+        frozenset({Reason.NOT_FOUND}),
+    ),
+    "ModelService/ListVersions": Case(
+        models.ListVersionsRequest(model="contract"), models.ListVersionsRequest(), "model", frozenset({Reason.NOT_FOUND})
     ),
 }
