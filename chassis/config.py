@@ -173,6 +173,15 @@ class ServiceConfig(BaseSettings):
         return sources
 
 
+class StreamingConfig(ServiceConfig):
+    """What every process of a service with streams is told besides."""
+
+    kafka: KafkaConfig
+    kv: KvConfig
+    # Where checkpoints are kept: a folder or an object store.
+    checkpoints: LakeConfig
+
+
 C = TypeVar("C", bound=ServiceConfig)
 
 

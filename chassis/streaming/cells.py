@@ -37,6 +37,7 @@ class CellOutput(Generic[V]):
     """
 
     service: str
+    feature_set_version: int
     kind: str
     feature: str
     partial: type[Message]

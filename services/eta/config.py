@@ -1,18 +1,14 @@
 """Configuration of the eta service."""
 
-from chassis.config import KafkaConfig, KvConfig, LakeConfig, OlapConfig, RpcConfig, ServiceConfig
+from chassis.config import LakeConfig, OlapConfig, RpcConfig, StreamingConfig
 
 
-class EtaConfig(ServiceConfig):
+class EtaConfig(StreamingConfig):
     """What every role of eta is told."""
 
-    kafka: KafkaConfig
-    kv: KvConfig
     # Training reads the lake through the OLAP engine.
     lake: LakeConfig
     olap: OlapConfig = OlapConfig()
-    # Where checkpoints are kept: a folder or an object store.
-    checkpoints: LakeConfig
     # Where artefacts of models are kept.
     models: LakeConfig
     rpc: RpcConfig

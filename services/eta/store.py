@@ -9,6 +9,7 @@ from arterial.api.eta.v1alpha1.eta_partial_pb2 import EtaPartial
 from arterial.api.eta.v1alpha1.speed_output_pb2 import SpeedOutput
 from chassis.streaming.cells import CellOutput
 from chassis.streaming.online import CellStore
+from services.eta.speeds import FEATURE_SET_VERSION
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Value:
     tick_seconds: int
 
 
-OUTPUT = CellOutput("eta", "speed", "live-speed", EtaPartial, SpeedOutput, EtaLateBucket, Value)
+OUTPUT = CellOutput("eta", FEATURE_SET_VERSION, "speed", "live-speed", EtaPartial, SpeedOutput, EtaLateBucket, Value)
 SpeedStore = CellStore[Value]
 
 

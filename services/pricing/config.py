@@ -1,13 +1,9 @@
 """Configuration of the pricing service."""
 
-from chassis.config import KafkaConfig, KvConfig, LakeConfig, RpcConfig, ServiceConfig
+from chassis.config import RpcConfig, StreamingConfig
 
 
-class PricingConfig(ServiceConfig):
+class PricingConfig(StreamingConfig):
     """What every role of pricing is told."""
 
-    kafka: KafkaConfig
-    kv: KvConfig
-    # Where checkpoints are kept: a folder or an object store.
-    checkpoints: LakeConfig
     rpc: RpcConfig

@@ -9,6 +9,7 @@ from arterial.api.pricing.v1.pricing_partial_pb2 import PricingPartial
 from arterial.api.pricing.v1.surge_output_pb2 import SurgeOutput
 from chassis.streaming.cells import CellOutput
 from chassis.streaming.online import CellStore
+from services.pricing.features import FEATURE_SET_VERSION
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Value:
     tick_seconds: int
 
 
-OUTPUT = CellOutput("pricing", "surge", "surge", PricingPartial, SurgeOutput, LateBucket, Value)
+OUTPUT = CellOutput("pricing", FEATURE_SET_VERSION, "surge", "surge", PricingPartial, SurgeOutput, LateBucket, Value)
 SurgeStore = CellStore[Value]
 
 
