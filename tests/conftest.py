@@ -6,12 +6,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from chassis.config import KafkaConfig, LakeConfig, OlapConfig
 from deploy.local import clickhouse, kafka, postgres, redis
 from deploy.local.child import LOOPBACK, free_port
 from deploy.local.supervisor import Stack
 from tests.collector import Collector
+
+# A busy machine is no failure: no test is timed.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -39,10 +39,10 @@ _log = logger(__name__)
 
 
 class WorkConfig(ServiceConfig):
-    """What a service with a role `work` is told in addition."""
+    """What a service with a role `work` is told in addition: training reads the lake through the OLAP engine."""
 
     lake: LakeConfig
-    olap: OlapConfig
+    olap: OlapConfig = OlapConfig()
     # Root of the artefacts of trained models.
     models: LakeConfig
 

@@ -159,6 +159,7 @@ SERVICES = (
     Service("eta-combine", "services.eta", "combine", _eta("eta-combine")),
     Service("eta-stream", "services.eta", "stream", _eta("eta-stream")),
     Service("eta-serve", "services.eta", "serve", _eta("eta-serve"), port=True),
+    Service("eta-work", "services.eta", "work", _eta("eta-work")),
     Service("dss-profile", "services.dss", "profile", _dss("dss-profile")),
     Service("dss-serve", "services.dss", "serve", _dss("dss-serve"), port=True),
 )

@@ -1,32 +1,38 @@
 """Starts one role of eta."""
 
+from collections.abc import Callable
+
 import grpc
 
 from arterial.api.eta.v1alpha1 import eta_service_pb2, eta_service_pb2_grpc
 from chassis import kv, process
 from chassis.desired import follow_desired
-from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Artefact
 from chassis.learning.serving import serving
+from chassis.learning.training import work as take_runs
+from chassis.lineage import JobDefinition, emitting
 from chassis.process import Context
 from chassis.rpc.server import serve as serve_rpc
 from services.eta.answers import POSSIBLE_SECONDS
 from services.eta.config import EtaConfig
 from services.eta.handler import EtaHandler, TravelTimes
+from services.eta.policy import eta_policy
 from services.eta.store import speed_store
-from services.eta.stream import combine, eta_policy, stream
+from services.eta.stream import combine, stream
 
-
-def _travel_times(artefact: Artefact) -> TravelTimes:
-    raise ArterialError(Reason.REFUSED, f"{artefact.path}: no format of travel-time models is known yet")
+# The trainer of each kind of run; only the process that trains imports it.
+TRAINERS = {"eta-train": "services.eta.training:train"}
 
 
 async def serve(config: EtaConfig, context: Context) -> None:
     """Role `serve`: the RPCs."""
+    from services.eta.model import from_artefact
+
+    build: Callable[[Artefact], TravelTimes] = from_artefact
     redis = kv.connect(config.kv)
     async with (
         follow_desired(config, context) as feed,
-        serving("eta", config.models, _travel_times, config=config, feed=feed, possible=POSSIBLE_SECONDS) as model,
+        serving("eta", config.models, build, config=config, feed=feed, possible=POSSIBLE_SECONDS) as model,
     ):
 
         def register(server: grpc.aio.Server) -> list[str]:
@@ -40,9 +46,22 @@ async def serve(config: EtaConfig, context: Context) -> None:
             await redis.aclose()
 
 
+async def work(config: EtaConfig, context: Context) -> None:
+    """Role `work`: training."""
+    async with emitting(config, context) as lineage:
+        lineage.emit_from("eta.train", _training_job)
+        await take_runs(config, context, TRAINERS)
+
+
+def _training_job() -> JobDefinition:
+    from services.eta.training import definition
+
+    return definition()
+
+
 def main() -> None:
     """Console script."""
-    process.main("arterial-eta", EtaConfig, {"serve": serve, "combine": combine, "stream": stream})
+    process.main("arterial-eta", EtaConfig, {"serve": serve, "combine": combine, "stream": stream, "work": work})
 
 
 if __name__ == "__main__":

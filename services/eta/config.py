@@ -1,14 +1,10 @@
 """Configuration of the eta service."""
 
-from chassis.config import LakeConfig, OlapConfig, RpcConfig, StreamingConfig
+from chassis.config import RpcConfig, StreamingConfig
+from chassis.learning.training import WorkConfig
 
 
-class EtaConfig(StreamingConfig):
+class EtaConfig(StreamingConfig, WorkConfig):
     """What every role of eta is told."""
 
-    # Training reads the lake through the OLAP engine.
-    lake: LakeConfig
-    olap: OlapConfig = OlapConfig()
-    # Where artefacts of models are kept.
-    models: LakeConfig
     rpc: RpcConfig

@@ -1,24 +1,13 @@
 """Roles `combine` and `stream`: events to partials, partials to live speeds."""
 
 from arterial.api.controlplane.v1 import specs_pb2
-from chassis.desired import Desired
-from chassis.errors import ArterialError, Reason
 from chassis.process import Context
 from chassis.streaming.roles import combine_cells, stream_cells
 from services.eta.config import EtaConfig
+from services.eta.policy import eta_policy
 from services.eta.speeds import SOURCES
 from services.eta.state import SpeedState
 from services.eta.store import OUTPUT
-
-POLICY = "eta"
-
-
-def eta_policy(desired: Desired) -> specs_pb2.EtaPolicySpec:
-    """The declared policy. Raises NOT_FOUND."""
-    policy = desired.eta_policies.get(POLICY)
-    if policy is None:
-        raise ArterialError(Reason.NOT_FOUND, f"EtaPolicy {POLICY} is not declared")
-    return policy
 
 
 async def combine(config: EtaConfig, context: Context) -> None:
