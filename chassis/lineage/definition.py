@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 # Kinds of datasets that have a namespace of their own in each cell: `lake/curated/trips` is `lake://<cell>`, `curated/trips`.
-KINDS = ("kafka", "lake", "olap", "feature", "model", "dashboard")
+KINDS = ("kafka", "lake", "olap", "sql", "feature", "model", "dashboard")
 FILE = "file:"
 # Transformations (OpenLineage type and subtype).
 IDENTITY = "DIRECT/IDENTITY"

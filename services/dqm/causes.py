@@ -1,6 +1,6 @@
 """From the series of one partition that left their forecast to its causes: what a cause entails is explained away."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from services.dqm.components import residual
 from services.dqm.deviations import Judged
-from services.dqm.frame import Frame
 from services.dqm.incidents import MAX_EVIDENCE, Evidence, Finding, Kind
 from services.dqm.metrics import ROWS, WHOLE, Metric
 
@@ -20,15 +19,13 @@ LEAST_STRENGTH, SEVERITY_FACTOR = 8.0, 3.0
 MIN_EXPECTED_ROWS = 10.0
 
 
-def absent(told: Frame, date: np.datetime64, season: int) -> bool:
-    """True if the dataset has no partition of a date that it used to have: on the same day of most of the last three seasons."""
-    day = told.day(date)
-    came = [_came(told, day - season * back) for back in (1, 2, 3) if day >= season * back]
-    return not _came(told, day) and 2 * sum(came) > len(came)
-
-
-def _came(told: Frame, day: int) -> bool:
-    return day < len(told.versions) and bool(told.versions[day] >= 0)
+def absent(partitions: Collection[str], date: str, season: int) -> bool:
+    """True if a dataset has no partition of a date, although it had one on the same day of most of the last three seasons."""
+    if date in partitions or not partitions:
+        return False
+    before = [str(np.datetime64(date) - season * back) for back in (1, 2, 3)]
+    came = [day in partitions for day in before if day >= min(partitions)]
+    return 2 * sum(came) > len(came)
 
 
 def missing_partition(dataset: str, date: str) -> Finding:

@@ -15,10 +15,10 @@ class DqmConfig(ServiceConfig):
     # Which of the declared quality policies holds in this cell.
     policy: str = "quality"
     poll_seconds: float = Field(default=1.0, gt=0)
-    # A date is judged when its partitions, and those before it, have not changed for so long: what is still being written looks like a fault.
+    # A date is judged when its partitions, and those before it, have not changed for so long: what is being written looks like a fault.
     quiet_seconds: float = Field(default=10.0, ge=0)
     # And at the latest so long after a change, so that a table that is never quiet is judged, too.
-    patience_seconds: float = Field(default=120.0, ge=0)
+    patience_seconds: float = Field(default=600.0, ge=0)
     # A partition that is due counts as missing after so long: its rows may be on their way.
     late_seconds: float = Field(default=600.0, ge=0)
     # Days before a partition that forecasts learn from.

@@ -37,7 +37,7 @@ class Judged:
 
     frame: Frame
     expected: Floats
-    """Shape (S,)."""
+    """Shape (S,); of means those without the day's largest and smallest value, so is what was observed."""
     observed: Floats
     deviations: Floats
     """Signed distance from the forecast in robust standard deviations of the series' own errors, shape (S,); NaN where not judged."""
@@ -60,14 +60,14 @@ def judge(frame: Frame, excluded: NDArray[np.bool_], thresholds: Thresholds) -> 
     Args:
         excluded: points that are no history, because an incident is open on them; shape (S, T).
     """
-    history = np.where(excluded, np.nan, frame.values)[:, :-1]
-    told = forecast(history, thresholds.season)
-    observed, expected = frame.values[:, -1], told.expected
     filled = _values_per_point(frame)
+    values = _without_extremes(frame, filled)
+    history = np.where(excluded, np.nan, values)[:, :-1]
+    told = forecast(history, thresholds.season)
+    observed, expected = values[:, -1], told.expected
     scale = _scale(frame, told.errors, filled, expected, observed)
     enough = np.sum(~np.isnan(history), axis=1) >= thresholds.min_history
     distance = np.where(enough, observed - expected, np.nan)
-    distance = np.where(frame.metrics == Metric.MEAN, _without_extremes(frame, distance, expected, filled[:, -1]), distance)
     deviations = distance / scale
     with np.errstate(invalid="ignore"):
         change = 100 * np.abs(distance) / _size(frame, history, expected)
@@ -132,12 +132,11 @@ def _scale(frame: Frame, errors: Floats, filled: Floats, expected: Floats, obser
     return np.asarray(np.fmax(own, floor))
 
 
-def _without_extremes(frame: Frame, distance: Floats, expected: Floats, filled: Floats) -> Floats:
-    """A mean's distance, or what is left of it without the largest and the smallest value: one value of a heavy tail is no shift."""
-    largest, smallest = (_beside(frame, metric, frame.values[:, -1]) for metric in (Metric.MAX, Metric.MIN))
-    rest = (frame.values[:, -1] * filled - largest - smallest) / np.maximum(filled - 2, 1)
-    trimmed = np.where(np.isnan(rest) | (filled <= 2), distance, rest - expected)
-    return np.where(np.sign(trimmed) == np.sign(distance), np.sign(distance) * np.minimum(np.abs(distance), np.abs(trimmed)), 0.0)
+def _without_extremes(frame: Frame, filled: Floats) -> Floats:
+    """The frame's values, means told without the largest and the smallest value of the day: one value of a heavy tail is no shift."""
+    largest, smallest = (_beside(frame, metric, frame.values) for metric in (Metric.MAX, Metric.MIN))
+    rest = (frame.values * filled - largest - smallest) / np.maximum(filled - 2, 1)
+    return np.where((frame.metrics == Metric.MEAN)[:, None] & ~np.isnan(rest) & (filled > 2), rest, frame.values)
 
 
 def _size(frame: Frame, history: Floats, expected: Floats) -> Floats:

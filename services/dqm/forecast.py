@@ -20,6 +20,8 @@ DAMPING = 0.9
 CLIP = 4.0
 # A smoothing of more states must be better by this factor: on a few weeks, small differences are luck.
 BETTER = 0.95
+# After so many days in a row that leave the forecast so far it was no bad day, but another level: nothing is clipped.
+LASTING = 3
 # Errors that must be known before they are clipped.
 LEARNING = 3
 
@@ -66,6 +68,7 @@ def forecast(values: Floats, season: int) -> Forecast:
     shape = (len(grid.level), series)
     level, trend, running = np.zeros(shape) + _mean(values[:, :season]), np.zeros(shape), np.zeros(shape)
     pattern, seen, count = np.zeros((season, *shape)), np.zeros((season, series)), np.zeros(series)
+    streak = np.zeros(shape)
     errors = np.full((days, *shape), np.nan)
     for day in range(days):
         phase, known = day % season, ~np.isnan(values[:, day])
@@ -74,8 +77,9 @@ def forecast(values: Floats, season: int) -> Forecast:
         drift = DAMPING * trend
         error = np.where(known, values[:, day] - (level + drift + pattern[phase]), 0.0)
         errors[day] = np.where(judged, error, np.nan)
-        limit = np.where(count > season + LEARNING, CLIP * running, np.inf)
+        limit = np.where((count > season + LEARNING) & (streak < LASTING), CLIP * running, np.inf)
         moved = np.clip(error, -limit, limit)
+        streak = np.where(np.abs(error) > CLIP * running, streak + 1, np.where(known, 0, streak))
         # The first level is the mean of the first season, which therefore does not move it again.
         gain = np.where(known & (day >= season), np.maximum(grid.level, 1.0 / (count + 1.0)), 0.0)
         pattern[phase] += np.where(grid.seasonal & known, np.maximum(grid.season, 1.0 / (seen[phase] + 1.0)) * (1.0 - gain), 0.0) * moved

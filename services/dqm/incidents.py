@@ -1,6 +1,6 @@
 """What is told of a fault: evidence, findings, incidents, and how findings of today meet incidents of yesterday."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
@@ -123,16 +123,20 @@ def same_cause(incident: Finding, finding: Finding) -> bool:
     return bool(same and columns and related)
 
 
-def reconcile(incidents: Sequence[Incident], findings: Sequence[Finding]) -> Reconciled:
-    """Meets the open incidents of a date with what was found of it now: an incident keeps its id while its cause is there."""
+def reconcile(incidents: Sequence[Incident], findings: Sequence[Finding], judged: Collection[str]) -> Reconciled:
+    """Meets the open incidents of a date with what was found of it now.
+
+    An incident keeps its id while its cause is there. It is resolved when nothing speaks of it any more, if its dataset is among those that
+    were judged: what could not be judged proves nothing.
+    """
     left, kept = list(findings), []
     resolved = []
     for incident in incidents:
         matching = [finding for finding in left if same_cause(incident.finding, finding)]
         found = min(matching, key=lambda finding: finding.dataset != incident.finding.dataset, default=None)
-        if found is None:
+        if found is None and incident.finding.dataset in judged:
             resolved.append(incident)
-        else:
+        elif found is not None:
             left.remove(found)
             kept.append(replace(incident, finding=found, summary=summary(found)))
     return Reconciled(tuple(left), tuple(kept), tuple(resolved))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from services.dqm.deviations import Thresholds, history_of, judge
 from services.dqm.frame import Frame, prepared
 from services.dqm.incidents import Finding, Incident
 from services.dqm.metrics import ROWS, WHOLE, Metric
+from services.dqm.verdicts import Partition, Verdict
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,6 @@ class Rules:
     settle_seconds: float
     history_days: int
     """Days before a partition that are learned from."""
-
-
-class Verdict(IntEnum):
-    """Verdicts, by the numbers of the control plane's contract."""
-
-    PASS = 1
-    FAIL = 2
-    UNKNOWN = 3
-    NOT_JUDGED = 4
 
 
 @dataclass(frozen=True)
@@ -48,22 +39,6 @@ class Seen:
     """Series that left their forecast."""
     unknown: str = ""
     """Why it could not be judged; empty if it was."""
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A partition and its verdict."""
-
-    dataset: str
-    date: str
-    table_version: int
-    """-1 if it is missing."""
-    verdict: Verdict
-    reasons: tuple[str, ...] = ()
-    incident_ids: tuple[str, ...] = ()
-    score: int = 0
-    series: int = 0
-    deviating: int = 0
 
 
 def look(told: Frame, date: str, entity_column: str, incidents: Sequence[Incident], rules: Rules) -> Seen:

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.errors import ArterialError, Reason
 from services.dqm.incidents import Evidence, Finding, Incident, Kind, Reconciled, State, summary
-from services.dqm.judging import Partition, Verdict
+from services.dqm.verdicts import Partition, Verdict
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 _metadata = sa.MetaData()
 INCIDENTS = sa.Table(
     "incidents",
@@ -35,9 +37,7 @@ PARTITIONS = sa.Table(
     *(sa.Column(name, JSONB) for name in ("reasons", "incident_ids")),
     sa.Column("judged_at", sa.DateTime(timezone=True)),
 )
-JUDGEMENTS = sa.Table(
-    "judgements", _metadata, sa.Column("partition_date", sa.Text, primary_key=True), sa.Column("fingerprint", sa.Text)
-)
+JUDGEMENTS = sa.Table("judgements", _metadata, sa.Column("partition_date", sa.Text, primary_key=True), sa.Column("fingerprint", sa.Text))
 # Columns of a verdict: a row that is the same in all of them is left as it is, and is not reported again.
 _OF_VERDICT = ("table_version", "verdict", "reasons", "incident_ids", "score", "series", "deviating")
 
@@ -115,10 +115,10 @@ class QualityStore:
             open_ones = [_incident(row) for row in (await connection.execute(query.order_by(INCIDENTS.c.number))).mappings()]
             await _put(connection, verdicts(open_ones), now)
 
-    async def put_partitions(self, partitions: Sequence[Partition], now: datetime) -> None:
-        """Writes verdicts; those that say something new wait to be reported."""
+    async def put_not_judged(self, partitions: Sequence[Partition], now: datetime) -> None:
+        """Writes partitions older than what is judged; one that was judged good when it was younger stays so, unless it changed."""
         async with self._engine.begin() as connection:
-            await _put(connection, partitions, now)
+            await _put(connection, partitions, now, unless=PARTITIONS.c.verdict == int(Verdict.PASS))
 
     async def unreported(self, limit: int) -> list[StoredPartition]:
         """Verdicts that the control plane has not taken."""
@@ -129,9 +129,7 @@ class QualityStore:
 
     async def reported(self, taken: Sequence[StoredPartition]) -> None:
         """Notes that the control plane has taken them; one that was judged anew meanwhile still waits."""
-        change = sa.update(PARTITIONS).where(
-            PARTITIONS.c.dataset == sa.bindparam("of"), PARTITIONS.c.partition_date == sa.bindparam("at")
-        )
+        change = sa.update(PARTITIONS).where(PARTITIONS.c.dataset == sa.bindparam("of"), PARTITIONS.c.partition_date == sa.bindparam("at"))
         values = [{"of": stored.partition.dataset, "at": stored.partition.date, "taken": stored.revision} for stored in taken]
         async with self._engine.begin() as connection:
             await connection.execute(change.values(reported_revision=sa.bindparam("taken")), values)
@@ -154,7 +152,10 @@ async def _get(connection: AsyncConnection, incident_id: str) -> Incident:
     return _incident(row)
 
 
-async def _put(connection: AsyncConnection, partitions: Sequence[Partition], now: datetime) -> None:
+async def _put(
+    connection: AsyncConnection, partitions: Sequence[Partition], now: datetime, unless: sa.ColumnElement[bool] | None = None
+) -> None:
+    """Writes verdicts; those that say something new wait to be reported. Of the same version, rows that are as in `unless` are left."""
     if not partitions:
         return
     rows = [
@@ -173,6 +174,8 @@ async def _put(connection: AsyncConnection, partitions: Sequence[Partition], now
     statement = insert(PARTITIONS).values(rows)
     taken = {name: statement.excluded[name] for name in (*_OF_VERDICT, "judged_at")}
     differs = sa.or_(*(PARTITIONS.c[name].is_distinct_from(statement.excluded[name]) for name in _OF_VERDICT))
+    if unless is not None:
+        differs = sa.and_(differs, sa.or_(PARTITIONS.c.table_version != statement.excluded.table_version, sa.not_(unless)))
     upsert = statement.on_conflict_do_update(
         index_elements=["dataset", "partition_date"], set_=taken | {"revision": PARTITIONS.c.revision + 1}, where=differs
     )

@@ -1,11 +1,12 @@
-"""Generated series as the Data Stats Service would tell them: tables with weekly rhythm and the noise that their numbers must have, and faults.
+"""Generated series as the Data Stats Service would tell them: tables with weekly rhythm and honest noise, and faults.
 
-Rows are Poisson with a weekday's factor; a mean of n values has its standard error; distinct values follow from how many of a pool are drawn;
-shares are binomial. Everything is drawn as statistics, not rows, so that thousands of days cost seconds.
+Rows are Poisson with a weekday's factor; a mean of n values has its standard error; distinct values follow from how many of a pool are
+drawn; shares are binomial. Statistics are drawn, not rows, so that a table costs milliseconds.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ MARKETS = ("1", "2", "3")
 ROWS_PER_DAY = np.array([2500.0, 2300.0, 2800.0])
 WEEKDAYS = np.array([0.9, 0.92, 0.95, 1.0, 1.2, 1.3, 1.05])
 FIRST = np.datetime64("2026-10-26")
+SEED_RESOURCES = Path(__file__).parents[2] / "deploy" / "resources"
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,12 @@ def table(random: np.random.Generator, days: int = 28, shape: Shape | None = Non
     pool = np.where(kinds == 0, np.exp(random.uniform(5.5, 9, columns)), np.where(kinds == 3, random.integers(2, 40, columns), np.inf))
     distinct = _distinct(random, filled, pool[None, :, None])
     distinct[:, 0] = rows
-    return Table(tuple(names), rows, missing, *(np.where(text, np.nan, part) for part in (mean, median, low, high)), distinct)
+    mean, median, low, high = (np.where(text, np.nan, part) for part in (mean, median, low, high))
+    return Table(tuple(names), rows, missing, mean, median, low, high, distinct)
 
 
 def _distinct(random: np.random.Generator, filled: Floats, pool: Floats) -> Floats:
-    """How many of a pool are drawn by that many rows: mean and variance of occupancy (Feller, volume I); all of them if the pool is endless."""
+    """How many of a pool are drawn by that many rows: mean and variance of occupancy (Feller, volume I); all if the pool is endless."""
     with np.errstate(invalid="ignore", over="ignore"):
         empty = np.exp(-filled / pool)
         drawn = pool * (1 - empty)
