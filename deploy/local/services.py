@@ -40,6 +40,7 @@ class Places:
             "eta": self.address("eta-serve"),
             "controlplane": self.address("controlplane-serve"),
             "dss": self.address("dss-serve"),
+            "dqm": self.address("dqm-serve"),
             "lineage": self.address("lineage-serve"),
         }
 
@@ -131,6 +132,17 @@ def _dss(name: str) -> Callable[[Places], dict[str, Any]]:
     return settings
 
 
+def _dqm(name: str) -> Callable[[Places], dict[str, Any]]:
+    def settings(places: Places) -> dict[str, Any]:
+        return _common(places, name) | {
+            "dss": places.address("dss-serve"),
+            "sql": {"url": f"postgresql+asyncpg://dqm@{places.address('postgres')}/dqm"},
+            "rpc": {"port": places.ports["dqm-serve"]},
+        }
+
+    return settings
+
+
 def _controlplane(places: Places) -> dict[str, Any]:
     settings = _common(places, "controlplane-serve")
     settings["control_plane"] = None
@@ -162,7 +174,9 @@ SERVICES = (
     Service("eta-work", "services.eta", "work", _eta("eta-work")),
     Service("dss-profile", "services.dss", "profile", _dss("dss-profile")),
     Service("dss-serve", "services.dss", "serve", _dss("dss-serve"), port=True),
+    Service("dqm-monitor", "services.dqm", "monitor", _dqm("dqm-monitor")),
+    Service("dqm-serve", "services.dqm", "serve", _dqm("dqm-serve"), port=True),
 )
 ENGINES = ("kafka", "redis", "postgres", "clickhouse")
 # One database and role per service.
-DATABASES = ("controlplane", "lineage", "radar")
+DATABASES = ("controlplane", "dqm", "lineage", "radar")

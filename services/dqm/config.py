@@ -14,7 +14,7 @@ class DqmConfig(ServiceConfig):
     dss: str
     # Which of the declared quality policies holds in this cell.
     policy: str = "quality"
-    poll_seconds: float = Field(default=1.0, gt=0)
+    poll_seconds: float = Field(default=2.0, gt=0)
     # A date is judged when its partitions, and those before it, have not changed for so long: what is being written looks like a fault.
     quiet_seconds: float = Field(default=10.0, ge=0)
     # And at the latest so long after a change, so that a table that is never quiet is judged, too.

@@ -85,7 +85,9 @@ class KnownLineage(lineage_service_pb2_grpc.LineageServiceServicer):
         self.upstream: dict[str, list[str]] = {}
         self.impact: dict[str, list[lineage_service_pb2.Node]] = {}
 
-    async def PutEvents(self, request: lineage_service_pb2.PutEventsRequest, context: ServicerContext) -> lineage_service_pb2.PutEventsResponse:
+    async def PutEvents(
+        self, request: lineage_service_pb2.PutEventsRequest, context: ServicerContext
+    ) -> lineage_service_pb2.PutEventsResponse:
         """Keeps what is emitted."""
         self.events += request.events
         return lineage_service_pb2.PutEventsResponse(changed=len(request.events))
