@@ -35,13 +35,13 @@ entries = st.lists(st.tuples(st.tuples(places, st.integers(0, 3)).map(lambda pai
 logs = st.lists(st.tuples(entries, st.integers(0, 60)), min_size=1, max_size=12)
 
 
-def partial(found: list[Entry], now: int, *, with_policy: bool = True) -> EtaPartial:
+def partial(found: list[Entry], now: int, *, with_policy: bool = True, policy: specs_pb2.EtaPolicySpec = POLICY) -> EtaPartial:
     """A partial of these sums, combined at its watermark."""
     keys, amounts = group(np.array([key for key, _ in found], np.int64).reshape(-1, 4), np.array([amount for _, amount in found], np.int64))
     made = EtaPartial(
         feature_set_version=1,
-        policy_hash=policy_hash(POLICY),
-        policy=POLICY.SerializeToString(deterministic=True) if with_policy else b"",
+        policy_hash=policy_hash(policy),
+        policy=policy.SerializeToString(deterministic=True) if with_policy else b"",
         bucket_seconds=POLICY.bucket_seconds,
         city_ids=keys[:, 0],
         cells=keys[:, 1],
@@ -84,16 +84,22 @@ def test_a_restart_from_any_checkpoint_gives_the_same_outputs(log: list[tuple[li
     assert all(np.array_equal(found, second.arrays()[name]) for name, found in undisturbed.arrays().items())
 
 
-@given(logs)
+@given(logs, st.integers(0, 12))
 @settings(deadline=None)
-def test_every_amount_is_merged_or_late_and_what_readers_hold_is_what_is_known(log: list[tuple[list[Entry], int]]) -> None:
-    """Late sums come out on the late side; a reader that applies every change holds exactly the known cells of the last evaluation."""
+def test_every_amount_is_merged_or_late_and_what_readers_hold_is_what_is_known(log: list[tuple[list[Entry], int]], change: int) -> None:
+    """Late sums come out on the late side; a reader that applies every change holds exactly the known cells of the last evaluation.
+
+    The resolution of the cells changes on the way: what was told of the former cells is taken back.
+    """
+    finer = specs_pb2.EtaPolicySpec()
+    finer.CopyFrom(POLICY)
+    finer.cell_resolution = 9
     state, now = SpeedState(), START
     held: set[tuple[int, ...]] = set()
     late = given_amount = on_time = 0
-    for found, step in log:
+    for number, (found, step) in enumerate(log):
         now += step
-        emission = state.merge(partial(found, now))
+        emission = state.merge(partial(found, now, policy=POLICY if number < change else finer))
         late += int(emission.taken.late_counts.sum())
         given_amount += sum(amount for _, amount in found)
         reach = now - POLICY.window_seconds - POLICY.allowed_lateness_seconds
