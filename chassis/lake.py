@@ -1,8 +1,10 @@
 """Delta tables whose progress is part of the very commit that moves the rows (one-way doors 5 to 7 of the design)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
@@ -166,6 +168,35 @@ class Table:
                 _log.warning("append failed, comparing progress", table=self.name, attempt=attempt, error=str(error)[:300])
         raise OSError(f"append to {self.name} failed {MAX_ATTEMPTS} times")
 
+    def replace(self, parts: Iterable[pa.Table], predicate: str, steps: Mapping[str, Step]) -> int:
+        """Puts rows in the place of those that an SQL predicate selects and moves the progress, in one commit; returns the version.
+
+        Readers see the old rows or the new ones. `parts`, at least one, are written as they come and have the columns of the first; all
+        rows must satisfy the predicate. The handle must be as fresh as what `parts` were made from: another writer's commit since makes it
+        fail.
+
+        Raises:
+            Superseded: some progress of the handle is not at its start.
+            DeltaError: another writer committed since, or a row does not satisfy the predicate.
+        """
+        if self._committed(steps):
+            raise Superseded(f"{self.name}: {sorted(steps)} are done already")
+        parts = _elsewhere(parts)
+        first = self.conformed(next(parts))
+        rest = (self.conformed(part).select(first.column_names).cast(first.schema) for part in parts)
+        batches = (batch for part in chain([first], rest) for batch in part.to_batches())
+        write_deltalake(
+            self.handle,
+            pa.RecordBatchReader.from_batches(first.schema, batches),
+            mode="overwrite",
+            predicate=predicate,
+            schema_mode="merge" if self._has_new_columns(first.schema) else None,
+            writer_properties=_WRITER,
+            commit_properties=CommitProperties(app_transactions=[Transaction(app_id, step.end) for app_id, step in steps.items()]),
+            post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+        )
+        return self.version
+
     def _committed(self, steps: Mapping[str, Step]) -> bool:
         """True if all steps are done, False if none is."""
         found = {app_id: self.progress(app_id) for app_id in steps}
@@ -239,6 +270,14 @@ class Table:
         """The data files of the handle's snapshot whose date (first partition column) is within these ISO 8601 dates, both included."""
         date = self.partition_columns[0]
         return [added for added in self.files() if first <= (added.partition_values[date] or "") <= last and _is_good(added)]
+
+
+def _elsewhere(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The parts, made on a thread of their own: the writer asks for them on threads of its runtime, which must not read the store."""
+    source = iter(parts)
+    with ThreadPoolExecutor(1) as pool:
+        while (part := pool.submit(next, source, None).result()) is not None:
+            yield part
 
 
 def _partition_values(row: Mapping[str, Any]) -> dict[str, str | None]:

@@ -54,7 +54,8 @@ def verdict(reply: pb.AuditResponse) -> list[str]:
     lines = table(rows)
     for file in reply.files:
         lines.append(
-            f"{file.source[:17]}… rows {file.rows:,} = raw {file.raw:,} + dead {file.dead_lettered:,}; "
+            f"{file.source[:17]}… of {file.topic}: rows {file.rows:,} = raw {file.raw:,} + dead {file.dead_lettered:,} "
+            f"+ superseded {file.superseded:,}; "
             f"missing {file.missing_count:,}, doubled {file.duplicated_count:,}"
         )
     for topic in reply.topics:

@@ -45,6 +45,7 @@ def build(reply: pb.AuditResponse, observed: Observed) -> dict[str, Any]:
         "rows": sum(file.rows for file in reply.files),
         "raw": sum(file.raw for file in reply.files),
         "dead_lettered": sum(file.dead_lettered for file in reply.files),
+        "superseded": sum(file.superseded for file in reply.files),
         "missing": sum(file.missing_count for file in reply.files),
         "duplicated": sum(file.duplicated_count for file in reply.files),
     }

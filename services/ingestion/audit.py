@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -54,6 +54,12 @@ class Stores:
     raw: Rows
     curated: Curated | None
     olap: Rows | None
+    # Sources of raw that a correction supersedes.
+    superseded: list[str]
+
+    def in_force(self) -> Rows:
+        """Good rows of raw that must be in curated and OLAP."""
+        return self.raw.good().without(self.superseded)
 
 
 async def audit(config: IngestionConfig, desired: Desired, requests: AsyncIterator[pb.AuditRequest]) -> pb.AuditResponse:
@@ -80,12 +86,13 @@ async def _audit(config: IngestionConfig, topics: list[Topic], question: Questio
         stores = await _read(config, topic, question.bounds)
         summary = _compare(topic, question.ledger(topic.name), stores)
         response.topics.append(summary)
-        files = [_file(config, topic, source, stores.raw) for source in stores.raw.sources() if source.startswith("file:")]
+        files = [_file(config, topic, source, stores) for source in stores.raw.sources() if source.startswith("file:")]
         response.files.extend(files)
         response.exact &= not (summary.missing_count or summary.duplicated_count)
         response.exact &= summary.kafka == summary.raw + summary.dead_lettered + summary.superseded + summary.erased
         response.exact &= all(
-            file.rows == file.raw + file.dead_lettered and not file.missing_count + file.duplicated_count for file in files
+            file.rows == file.raw + file.dead_lettered + file.superseded and not file.missing_count + file.duplicated_count
+            for file in files
         )
     return response
 
@@ -94,14 +101,15 @@ async def _read(config: IngestionConfig, topic: Topic, bounds: Bounds) -> Stores
     """Reads in the direction of the flow, so that what a store has is in the stores read before it."""
     kafka = await audit_readers.read_kafka(config.kafka, topic, bounds)
     raw = (await asyncio.to_thread(audit_readers.read_raw, config.lake, topic, bounds)).before(topic.name, kafka.ends)
+    superseded = await asyncio.to_thread(audit_readers.superseded, config.lake, topic, raw.sources())
     curated = await asyncio.to_thread(audit_readers.read_curated, config.lake, topic, bounds, raw.good()) if topic.curated else None
     olap = (await audit_readers.read_olap(config.olap, topic, bounds)).before(topic.name, kafka.ends) if topic.live else None
-    return Stores(kafka, raw, curated, olap)
+    return Stores(kafka, raw, curated, olap, superseded)
 
 
 def _compare(topic: Topic, acknowledged: pa.Array, stores: Stores) -> pb.TopicAudit:
     findings = Findings()
-    good = stores.raw.good()
+    good = stores.in_force()
     # What Kafka has lost by retention can be compared no more; it still must be in curated and OLAP.
     live = stores.raw.of(topic.name).since(stores.kafka.begins)
     findings.coordinates("raw", expected=stores.kafka.rows, actual=live)
@@ -110,18 +118,16 @@ def _compare(topic: Topic, acknowledged: pa.Array, stores: Stores) -> pb.TopicAu
         findings.doubled("raw", stores.raw.of(source))
     ledger = _without_dead(acknowledged, stores, live)
     if stores.olap is not None:
-        for source in sorted({*good.sources(), *stores.olap.sources()}):
-            findings.coordinates("olap", expected=good.of(source), actual=stores.olap.of(source))
-            findings.coordinates("raw", expected=stores.olap.of(source), actual=good.of(source))
-            findings.doubled("olap", stores.olap.of(source))
+        _compare_olap(findings, good, stores.olap, stores.superseded)
         findings.ids("olap", expected=ledger, actual=stores.olap)
     if stores.curated is not None:
         findings.ids("curated", expected=good.ids, actual=stores.curated.rows)
         findings.ids("curated", expected=ledger, actual=stores.curated.rows)
         findings.doubled_ids("curated", stores.curated.rows)
-    findings.ids("raw", expected=ledger, actual=good)
+        findings.superseded("curated", stores.curated.rows.of_any(stores.superseded))
+    findings.ids("raw", expected=ledger, actual=stores.raw.good())
     if stores.curated is not None:
-        findings.ids("raw", expected=stores.curated.within.before(topic.name, stores.kafka.ends).ids, actual=good)
+        findings.ids("raw", expected=stores.curated.within.before(topic.name, stores.kafka.ends).ids, actual=stores.raw.good())
     return pb.TopicAudit(
         topic=topic.name,
         acked_ids=len(pc.unique(acknowledged)),
@@ -138,6 +144,15 @@ def _compare(topic: Topic, acknowledged: pa.Array, stores: Stores) -> pb.TopicAu
     )
 
 
+def _compare_olap(findings: Findings, good: Rows, olap: Rows, superseded: Sequence[str]) -> None:
+    findings.superseded("olap", olap.of_any(superseded))
+    olap = olap.without(superseded)
+    for source in sorted({*good.sources(), *olap.sources()}):
+        findings.coordinates("olap", expected=good.of(source), actual=olap.of(source))
+        findings.coordinates("raw", expected=olap.of(source), actual=good.of(source))
+        findings.doubled("olap", olap.of(source))
+
+
 def _without_dead(acknowledged: pa.Array, stores: Stores, live: Rows) -> pa.Array:
     """The ledger without what was dead-lettered; Kafka tells the ids of dead rows that have one, such as misrouted records."""
     buried = live.where(live.dead)
@@ -149,18 +164,20 @@ def _without_dead(acknowledged: pa.Array, stores: Stores, live: Rows) -> pa.Arra
     return acknowledged.filter(pc.invert(pc.is_in(acknowledged, value_set=ids)))
 
 
-def _file(config: IngestionConfig, topic: Topic, source: str, raw: Rows) -> pb.FileAudit:
+def _file(config: IngestionConfig, topic: Topic, source: str, stores: Stores) -> pb.FileAudit:
     """Rows of a backfilled file: offsets are 0 to rows - 1, each once."""
-    rows = raw.of(source)
+    rows = stores.raw.of(source)
     total = audit_readers.file_progress(config.lake, topic, config.cell.kafka_cluster, source)
     distinct = np.unique(rows.offsets)
     good = len(rows.good())
+    superseded = good if source in stores.superseded else 0
     return pb.FileAudit(
         source=source,
         topic=topic.name,
         rows=total,
-        raw=good,
+        raw=good - superseded,
         dead_lettered=len(rows) - good,
+        superseded=superseded,
         missing_count=int(np.setdiff1d(np.arange(total), distinct).size),
         duplicated_count=len(rows) - len(distinct),
     )

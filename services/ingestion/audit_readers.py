@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,10 @@ def read_curated(config: LakeConfig, topic: Topic, bounds: Bounds, good: Rows) -
     found = table.to_pyarrow_dataset().to_table(columns=[*_COLUMNS, "_kafka_time"], filter=near)
     rows = _rows(topic, found)
     micros = found["_kafka_time"].cast(pa.int64()).to_numpy()
-    return Curated(rows.where((micros >= bounds.start_us) & (micros < bounds.end_us)), rows)
+    within = (micros >= bounds.start_us) & (micros < bounds.end_us)
+    if bounds.limited:
+        within &= np.asarray(pc.equal(rows.source, topic.name).to_numpy(), bool)
+    return Curated(rows.where(within), rows)
 
 
 def _none() -> Rows:
@@ -210,6 +213,12 @@ def file_progress(config: LakeConfig, topic: Topic, cluster: str, source: str) -
     """Rows of a file that its table says are loaded."""
     table = _open(config, f"raw/{topic.name}")
     return 0 if table is None else table.transaction_version(f"{cluster}/{source}#0/0") or 0
+
+
+def superseded(config: LakeConfig, topic: Topic, sources: Sequence[str]) -> list[str]:
+    """Those of the sources that the raw table has a correction of."""
+    table = _open(config, f"raw/{topic.name}")
+    return [] if table is None else [source for source in sources if table.transaction_version(f"superseded/{source}") is not None]
 
 
 def _open(config: LakeConfig, name: str) -> DeltaTable | None:

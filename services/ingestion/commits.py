@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from chassis.lake import Added, Commit
+from services.ingestion.supersession import sources_of, superseded_by
 
 
 class RemovalError(RuntimeError):
@@ -11,6 +12,8 @@ class RemovalError(RuntimeError):
 
 def good_files(commits: Sequence[Commit]) -> list[Added]:
     """Files of good rows that commits added; commits without data change are skipped.
+
+    A correction only adds: what it supersedes stays in raw, and is the followers' own business.
 
     Raises:
         RemovalError: a commit removed data without a declared erasure or supersession, or added data that no source accounts for.
@@ -21,19 +24,21 @@ def good_files(commits: Sequence[Commit]) -> list[Added]:
             continue
         if commit.removed:
             raise RemovalError(f"version {commit.version} removed {len(commit.removed)} files without a declared erasure or supersession")
-        if commit.added and not commit.transactions:
+        if commit.added and not sources_of(commit):
             raise RemovalError(f"version {commit.version} added {len(commit.added)} files without the progress of a source")
         files += [added for added in commit.added if added.partition_values.get("dead") == "false"]
     return files
 
 
 def take(commits: Sequence[Commit], max_rows: int) -> list[Commit]:
-    """The first commits that together hold at most `max_rows` rows, but at least one."""
+    """The first commits that together hold at most `max_rows` rows, but at least one; a correction is taken alone."""
     rows = 0
     taken: list[Commit] = []
     for commit in commits:
         rows += sum(added.rows for added in commit.added)
-        if taken and rows > max_rows:
+        if taken and (rows > max_rows or superseded_by(commit)):
             break
         taken.append(commit)
+        if superseded_by(commit):
+            break
     return taken

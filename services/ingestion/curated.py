@@ -15,6 +15,8 @@ from chassis.topics import Topic
 from services.ingestion.commits import good_files, take
 from services.ingestion.dates import UNKNOWN_DATE, date_of, dated
 from services.ingestion.raw import table_name
+from services.ingestion.rebuild import Zone, rebuild, touched_dates
+from services.ingestion.supersession import in_force, superseded_by
 from services.ingestion.trips import PROPERTIES, TRIPS, latest_trips, merge_trips
 
 PARTITION_BY = ("event_date", "region")
@@ -74,8 +76,26 @@ class Curated:
         if not pending:
             return False
         commits = take(pending, MAX_STEP_ROWS)
-        rows = _read(raw, good_files(commits))
         step = Step(done, commits[-1].version)
+        rows = in_force(raw, _read(raw, good_files(commits)))
+        superseded = superseded_by(commits[0])
+        if not (superseded and target is not None and self._corrected(raw, target, superseded, rows, step)):
+            self._add(name, target, rows, step)
+        return len(commits) < len(pending)
+
+    def _corrected(self, raw: Table, target: Table, superseded: Sequence[str], added: pa.Table, step: Step) -> bool:
+        """Applies a correction, whose rows are `added`; False if the table has nothing of what it supersedes."""
+        columns = [column for column in raw.schema.names if column not in _RAW_ONLY]
+        if target.name == TRIPS:
+            zone = Zone(target, "trip_requested_at", columns, latest_trips, strays=False)
+        else:
+            zone = Zone(target, "event_time", columns, lambda rows: _first_of_each(dated(rows)), strays=True)
+        dates = touched_dates(zone, superseded, added)
+        if dates:
+            rebuild(raw, zone, dates, self._app_id, step)
+        return bool(dates)
+
+    def _add(self, name: str, target: Table | None, rows: pa.Table, step: Step) -> None:
         rows = latest_trips(rows) if name == TRIPS else _first_of_each(dated(rows))
         if target is None:
             target = Table.open_or_create(self._lake, name, rows.schema, PARTITION_BY, PROPERTIES if name == TRIPS else {})
@@ -84,7 +104,6 @@ class Curated:
             merge_trips(target, rows, self._app_id, step)
         else:
             target.append(without(rows, _keys_near(target, rows)), {self._app_id: step})
-        return len(commits) < len(pending)
 
 
 def _keys_near(table: Table, rows: pa.Table) -> pa.Table:

@@ -52,6 +52,17 @@ class Rows:
     def _is_of(self, source: str) -> NDArray[np.bool_]:
         return np.asarray(pc.equal(self.source, source).to_numpy(), bool)
 
+    def without(self, sources: Sequence[str]) -> "Rows":
+        """The rows of all other sources."""
+        return self.where(~self._are_of(sources))
+
+    def of_any(self, sources: Sequence[str]) -> "Rows":
+        """The rows of these sources."""
+        return self.where(self._are_of(sources))
+
+    def _are_of(self, sources: Sequence[str]) -> NDArray[np.bool_]:
+        return np.asarray(pc.is_in(self.source, value_set=pa.array(sources, pa.string())).to_numpy(), bool)
+
     def sources(self) -> list[str]:
         """Distinct sources, sorted."""
         return sorted(pc.unique(self.source).to_pylist())
@@ -137,6 +148,11 @@ class Findings:
         _, first, counts = np.unique(actual.coordinates, return_index=True, return_counts=True)
         for row in first[counts > 1]:
             self._note(self.duplicated, place, actual, int(row))
+
+    def superseded(self, place: str, actual: Rows) -> None:
+        """None of these rows, of superseded sources, may be there."""
+        for row in range(len(actual)):
+            self._note(self.duplicated, place, actual, row)
 
     def ids(self, place: str, *, expected: pa.Array, actual: Rows) -> None:
         """Every id of `expected` must be in `actual` (the store called `place`)."""

@@ -7,15 +7,16 @@ import pyarrow as pa
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from chassis.config import LakeConfig, OlapConfig
-from chassis.lake import Added, Table
+from chassis.lake import Added, Commit, Table
 from chassis.lakesql import source
 from chassis.olap import column_type, quoted
 from chassis.topics import Topic
-from services.ingestion.commits import good_files
+from services.ingestion.commits import good_files, take
 from services.ingestion.raw import table_name
+from services.ingestion.supersession import is_superseded, sources_of, superseded_by, superseded_files
 
 # Commits loaded per step: progress is noted in between.
-MAX_STEP_COMMITS = 50
+MAX_STEP_COMMITS, MAX_STEP_ROWS = 50, 2_000_000
 # One file is one block: only then does the same token always mean the same rows.
 ONE_BLOCK = (
     "max_insert_threads = 1, max_threads = 1, min_insert_block_size_rows = 2000000, min_insert_block_size_bytes = 0, "
@@ -82,9 +83,19 @@ class Live:
         await self._match_columns(client, self._raw)
         if self._version < 0:
             return await self._load_snapshot(client, self._raw)
-        commits = (await asyncio.to_thread(self._raw.commits_after, self._version))[:MAX_STEP_COMMITS]
-        await self._load(client, good_files(commits), commits[-1].version)
+        commits = take((await asyncio.to_thread(self._raw.commits_after, self._version))[:MAX_STEP_COMMITS], MAX_STEP_ROWS)
+        superseded = superseded_by(commits[0])
+        if superseded:
+            await self._delete(client, superseded)
+        await self._load(client, good_files(_in_force(self._raw, commits)), commits[-1].version)
         return commits[-1].version < self._raw.version
+
+    async def _delete(self, client: AsyncClient, superseded: Sequence[str]) -> None:
+        """Takes away what a correction supersedes; done again, should the progress not be noted, it changes nothing."""
+        sources = ", ".join(quoted(source) for source in superseded)
+        await client.command(
+            f"ALTER TABLE `{self._database}`.`{self._topic.name}` DELETE WHERE _topic IN ({sources}) SETTINGS mutations_sync = 2"
+        )
 
     async def _match_columns(self, client: AsyncClient, raw: Table) -> None:
         schema = pa.schema(raw.handle.schema())
@@ -101,16 +112,20 @@ class Live:
         """A follower without progress loads the files of one version into its empty table and goes on after it."""
         version = raw.version
         files = await asyncio.to_thread(raw.files)
-        await self._load(client, [added for added in files if str(added.partition_values.get("dead")).lower() == "false"], version)
+        superseded = await asyncio.to_thread(superseded_files, raw)
+        good = [added for added in files if str(added.partition_values.get("dead")).lower() == "false"]
+        await self._load(client, good, version, without=superseded)
         return True
 
-    async def _load(self, client: AsyncClient, files: Sequence[Added], version: int) -> None:
+    async def _load(self, client: AsyncClient, files: Sequence[Added], version: int, without: Sequence[str] = ()) -> None:
+        # Only compaction mixes sources within a file, and such files are loaded into a new table: a token means the same rows still.
+        condition = f" WHERE _topic NOT IN ({', '.join(quoted(name) for name in without)})" if without else ""
         for added in files:
-            await client.command(self._insert(added))
+            await client.command(self._insert(added, condition))
         await client.command(f"INSERT INTO `{self._database}`.`{PROGRESS}` SELECT {quoted(table_name(self._topic.name))}, {version}")
         self._version = version
 
-    def _insert(self, added: Added) -> str:
+    def _insert(self, added: Added, condition: str) -> str:
         names = [field.name for field in self._columns]
         columns = ", ".join(f"`{name}`" for name in names)
         table = table_name(self._topic.name)
@@ -118,6 +133,11 @@ class Live:
         token = quoted(f"{table}:{added.path}")
         return (
             f"INSERT INTO `{self._database}`.`{self._topic.name}` ({columns}) "
-            f"SELECT {columns} FROM {source(self._lake, table, [added], pa.schema(self._columns), names)} "
+            f"SELECT {columns} FROM {source(self._lake, table, [added], pa.schema(self._columns), names)}{condition} "
             f"SETTINGS insert_deduplication_token = {token}, {ONE_BLOCK}"
         )
+
+
+def _in_force(raw: Table, commits: Sequence[Commit]) -> list[Commit]:
+    """The commits without those of superseded sources; a commit has rows of its own sources only."""
+    return [commit for commit in commits if not (sources := sources_of(commit)) or not all(is_superseded(raw, name) for name in sources)]

@@ -6,6 +6,9 @@ leaves the superseded rows out. Transactions survive checkpoints and log clean-u
 
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from chassis.errors import ArterialError, Reason
 from chassis.lake import Commit, Step, Table
 
@@ -27,6 +30,28 @@ def is_superseded(raw: Table, source: str) -> bool:
 def superseded_by(commit: Commit) -> tuple[str, ...]:
     """The sources that a commit supersedes."""
     return tuple(name.removeprefix(_PREFIX) for name in commit.transactions if name.startswith(_PREFIX))
+
+
+def sources_of(commit: Commit) -> set[str]:
+    """The sources whose progress a commit moves: the rows that it adds are theirs."""
+    names = [name for name in commit.transactions if not name.startswith(_PREFIX)]
+    return {name.rpartition("#")[0].rpartition("/")[2] for name in names}
+
+
+def in_force(raw: Table, rows: pa.Table) -> pa.Table:
+    """Rows of raw without those whose source the table's snapshot has a correction of; they have a column `_topic`."""
+    superseded = [source for source in pc.unique(rows["_topic"]).to_pylist() if is_superseded(raw, source)]
+    if not superseded:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows["_topic"], value_set=pa.array(superseded, pa.string()))))
+
+
+def superseded_files(raw: Table) -> list[str]:
+    """All superseded sources that the table's snapshot has rows of. Reads one column of the files' rows."""
+    found: set[str] = set()
+    for batch in pa.RecordBatchReader.from_stream(raw.handle.scan(["_topic"], "_topic >= 'file:' AND _topic < 'file;'")):
+        found.update(pc.unique(batch["_topic"].cast(pa.string())).to_pylist())
+    return sorted(source for source in found if is_superseded(raw, source))
 
 
 def refuse_unless_possible(raw: Table, source: str, superseded: Sequence[str], loaded: Sequence[str]) -> None:

@@ -1,7 +1,11 @@
 """Delta tables: progress and rows move together, superseded writers are stopped."""
 
+from collections.abc import Iterator
+
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
+from deltalake.exceptions import DeltaError
 
 from chassis.config import LakeConfig
 from chassis.lake import Step, Superseded, Table
@@ -66,3 +70,24 @@ def test_new_columns_are_added_and_missing_ones_null(lake_config: LakeConfig) ->
     handle.append(rows(3), {"a": Step(2, 3)})
     found = handle.handle.to_pyarrow_table().sort_by("value")
     assert found["extra"].to_pylist() == [None, "x", None]
+
+
+def test_a_replacement_takes_the_place_of_what_its_predicate_selects(lake_config: LakeConfig) -> None:
+    """In one commit with its progress, from parts that read the same store; a writer that is behind replaces nothing."""
+    handle = table(lake_config)
+    handle.append(rows(1, 2, 30), {"a": Step(None, 1)})
+    behind, version = table(lake_config), handle.version
+
+    def parts(read: Table) -> Iterator[pa.Table]:
+        for value in (1, 2):
+            found = read.handle.to_pyarrow_dataset().to_table(filter=ds.field("value") == value)
+            yield found.set_column(0, "value", pa.array([value + 10]))
+
+    handle.replace(parts(handle), "value IN (1, 2, 11, 12)", {"a": Step(1, 2)})
+    assert (handle.version, handle.progress("a")) == (version + 1, 2)
+    assert sorted(handle.handle.to_pyarrow_table()["value"].to_pylist()) == [11, 12, 30]
+    with pytest.raises(DeltaError, match=r"(?i)concurrent"):
+        behind.replace(parts(behind), "value IN (1, 2, 11, 12)", {"a": Step(1, 2)})
+    behind.refresh()
+    with pytest.raises(Superseded):
+        behind.replace(parts(behind), "value IN (1, 2, 11, 12)", {"a": Step(1, 2)})

@@ -163,6 +163,7 @@ def test_latest_trips_orders_by_sequence_then_time_then_id() -> None:
             "event_time": pa.array([9, 1, 1, 2, 1, 1, 1], pa.timestamp("us", "UTC")),
             "event_id": [b"9", b"1", b"9", b"1", b"1", b"2", b"1"],
             "trip_requested_at": pa.array([0, 0, 0, 0, None, None, 0], pa.timestamp("us", "UTC")),
+            "region": ["r"] * 7,
         }
     )
     found = latest_trips(rows).select(["trip_id", "event_id", "event_date"]).to_pylist()
