@@ -1,7 +1,7 @@
 """The RPCs of eta over the wire: which inputs an answer stands on, and a model that goes live while serving."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from h3.api import basic_int
 from redis.asyncio import Redis
 
-from arterial.api.controlplane.v1 import specs_pb2
+from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.eta.v1alpha1 import eta_service_pb2 as pb
 from arterial.api.eta.v1alpha1 import eta_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2, position_pb2
@@ -20,7 +20,8 @@ from arterial.api.types.v1.standing_pb2 import ValueSource
 from chassis import kv, resources
 from chassis.config import KvConfig, LakeConfig, RpcConfig
 from chassis.errors import ArterialError, Reason
-from chassis.learning.artefact import Artefact
+from chassis.learning.artefact import Artefact, Artefacts, Candidate
+from chassis.learning.boosting import Settings
 from chassis.learning.serving import Loaded, ServedModel
 from chassis.rpc.client import channel
 from chassis.rpc.server import serve
@@ -29,13 +30,29 @@ from chassis.testing import ManualClock, context
 from services.eta.answers import POSSIBLE_SECONDS
 from services.eta.handler import EtaHandler, TravelTimes
 from services.eta.legs import Floats, Legs
+from services.eta.model import FEATURES, MARGINS, MODEL_FILE, from_artefact
 from services.eta.store import speed_store
+from services.eta.training import Trips, fitted
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources" / "eta.yaml"
 POLICY: specs_pb2.EtaPolicySpec = next(each for each in resources.read([SEED]) if each.kind == "EtaPolicy").eta_policy
 NOW = 1_767_225_600.0
 CITY = 81
+BUILD: Callable[[Artefact], TravelTimes] = from_artefact
 HERE, THERE = (40.7559, -73.9870), (40.7736, -73.9566)
+
+
+def trained(root: LakeConfig, version: str, seconds_per_metre: float) -> resource_pb2.ServedVersion:
+    """A version in the store, of trips that take so long."""
+    random = np.random.default_rng(7)
+    origins = np.array([HERE]) + random.uniform(-0.05, 0.05, (1500, 2))
+    legs = Legs(CITY, origins, origins + random.uniform(-0.03, 0.03, (1500, 2)), NOW - np.arange(1500.0)[::-1] * 400)
+    seconds = legs.distance_m() * seconds_per_metre * random.lognormal(0.0, 0.1, 1500)
+    model, _, _ = fitted(Trips(legs, seconds), Settings(rounds=20, depth=3))
+    names = tuple(feature.name for feature in FEATURES)
+    candidate = Candidate({MODEL_FILE: model.quantiles.encoded()}, names, {}, {MARGINS: list(model.margins)})
+    saved = Artefacts(root).save("eta", version, "2026-01-01T00:00:00Z", candidate)
+    return resource_pb2.ServedVersion(version=version, path=saved.path, sha256=saved.sha256)
 
 
 class Constant:
@@ -57,15 +74,10 @@ class Failing:
         raise RuntimeError("broken")
 
 
-def build(artefact: Artefact) -> TravelTimes:
-    """Artefacts play no part here."""
-    raise NotImplementedError
-
-
 @asynccontextmanager
 async def served(redis: Redis, folder: Path) -> AsyncIterator["tuple[eta_service_pb2_grpc.EtaServiceAsyncStub, ServedModel[TravelTimes]]"]:
     """A running server at NOW, and the model that it asks."""
-    model = ServedModel("eta", LakeConfig(root=str(folder)), folder / "copies", build, possible=POSSIBLE_SECONDS)
+    model = ServedModel("eta", LakeConfig(root=str(folder)), folder / "copies", BUILD, possible=POSSIBLE_SECONDS)
     role, bound = context(), asyncio.get_running_loop().create_future()
 
     def register(server: grpc.aio.Server) -> list[str]:
@@ -127,6 +139,39 @@ async def test_an_answer_says_what_it_stands_on(redis_url: str, tmp_path: Path) 
         model.live = Loaded("8", "sha8", Failing())
         broken = await ask(CITY)
         assert (source(broken), broken.model_version, broken.seconds) == ("RULE_FALLBACK", "", rule.seconds)
+    await redis.aclose()
+
+
+async def test_a_trained_version_goes_live_between_calls_and_a_broken_one_does_not(redis_url: str, tmp_path: Path) -> None:
+    """No call fails meanwhile; every answer is of the version that it names, and has intervals of its own."""
+    redis = kv.connect(KvConfig(url=redis_url))
+    root = LakeConfig(root=str(tmp_path))
+    first, second = [await asyncio.to_thread(trained, root, version, pace) for version, pace in (("1", 0.1), ("2", 0.2))]
+    broken = resource_pb2.ServedVersion(version="3", path=second.path, sha256="0" * 64)
+    async with served(redis, tmp_path) as (stub, model):
+        seen: list[pb.Eta] = []
+        asking = True
+
+        async def ask() -> None:
+            while asking:
+                seen.append((await stub.GetEta(pb.GetEtaRequest(city_id=CITY, leg=leg()))).eta)
+                await asyncio.sleep(0.005)
+
+        caller = asyncio.ensure_future(ask())
+        loaded = []
+        for version in (first, second, broken):
+            loaded.append(await model.apply(resource_pb2.ModelStatus(live=version)))
+            await asyncio.sleep(0.1)
+        asking = False
+        await caller
+        assert loaded == [True, True, False]
+        versions = [eta.model_version for eta in seen]
+        assert versions == sorted(versions) and set(versions) >= {"1", "2"} and versions[-1] == "2"
+        for eta in seen:
+            pace = {"": 0.125, "1": 0.1, "2": 0.2}[eta.model_version]
+            assert eta.seconds == pytest.approx(eta.distance_m * pace, rel=0.15)
+            assert [interval.coverage_percent for interval in eta.intervals] == [50, 80, 95]
+            assert all(interval.low_seconds < eta.seconds < interval.high_seconds for interval in eta.intervals)
     await redis.aclose()
 
 
