@@ -56,23 +56,21 @@ class Comparison:
 
     def add(self, live: Floats, shadow: Floats | None, possible: tuple[float, float]) -> None:
         """Adds a batch; shape (n,). None stands for a shadow that could not answer."""
-        self.answers += len(live)
-        if shadow is None:
-            self.failures += len(live)
-            return
-        good = np.isfinite(shadow) & (shadow >= possible[0]) & (shadow <= possible[1])
-        self.failures += int(len(live) - good.sum())
-        self.difference += float(np.abs(shadow - live)[good].sum())
+        good = np.zeros(len(live), bool)
+        if shadow is not None:
+            good = np.isfinite(shadow) & (shadow >= possible[0]) & (shadow <= possible[1])
+            self.difference += float(np.abs(shadow - live)[good].sum())
+        self.answers += int(good.sum())
+        self.failures += int((~good).sum())
 
     def request(self, model: str) -> model_service_pb2.ReportShadowRequest:
         """The report."""
-        compared = self.answers - self.failures
         return model_service_pb2.ReportShadowRequest(
             model=model,
             version=self.version,
             answers=self.answers,
             failures=self.failures,
-            mean_difference=self.difference / compared if compared else 0.0,
+            mean_difference=self.difference / self.answers if self.answers else 0.0,
         )
 
 
@@ -192,7 +190,7 @@ class ServedModel(Generic[M]):
             while True:
                 await asyncio.sleep(REPORT_SECONDS)
                 await self._ask()
-                if self._compared is not None and self._compared.answers:
+                if self._compared is not None:
                     await self._send(stub, self._compared)
 
     async def _ask(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 from chassis.config import LakeConfig, OlapConfig
 from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Artefacts
-from chassis.learning.gate import refusals
+from services.controlplane.promotion import gate_failures
 from services.eta.legs import Legs
 from services.eta.model import DEPARTURE, FEATURES, columns_of, features, from_artefact
 from services.eta.training import SECONDS, definition, train, trips_of
@@ -68,7 +68,7 @@ async def test_a_version_from_history_passes_its_gates_and_answers_as_measured(l
     run = task(lake_config, olap_config, "eta", "services.eta.training:train")
     lines: list[str] = []
     candidate = await train(run, lines.append)
-    assert refusals(run.spec.gates, candidate.metrics, None) == []
+    assert gate_failures(run.spec, candidate.metrics, None) == []
     assert candidate.metrics["mae_seconds"] < candidate.metrics["median_mae_seconds"]
     assert candidate.metrics["mae_seconds"] < candidate.metrics["reference_mae_seconds"]
     assert "left out" in lines[0]

@@ -135,7 +135,7 @@ CASES = {
     ),
     "ModelService/ReportShadow": Case(
         models.ReportShadowRequest(model="contract", version="1", answers=1),
-        models.ReportShadowRequest(model="contract", version="1"),
+        models.ReportShadowRequest(model="contract", version="1", answers=-1),
         "answers",
         frozenset({Reason.NOT_FOUND}),
     ),
