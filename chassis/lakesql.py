@@ -71,9 +71,11 @@ def _of_files(lake: LakeConfig, table: str, files: Sequence[Added], columns: Seq
     selected = ", ".join(_partition(field, files, root) if field.name in partitions else f"`{field.name}`" for field in columns)
     # Without a column of the files themselves the engine has no structure to read by.
     structure = structure or "`_none` Nullable(UInt8)"
-    if len(files) == 1:
+    if len(files) == 1 and "://" not in lake.root:
+        # The one case in which the engine itself fails if the file is gone.
         return f"SELECT {selected} FROM {_function(lake, table, quoted(_location(lake, table, files[0].path)), structure)}"
-    listed = quoted(_location(lake, table, "{" + ",".join(_plain(added.path) for added in files) + "}"))
+    paths = ",".join(_plain(added.path) for added in files)
+    listed = quoted(_location(lake, table, f"{{{paths}}}" if len(files) > 1 else paths))
     read = _function(lake, table, "_files", structure)
     # Other writers need not count rows in the log.
     counted = all(added.rows >= 0 for added in files)
@@ -119,7 +121,8 @@ def _location(lake: LakeConfig, table: str, path: str) -> str:
     if "://" not in lake.root:
         return f"{root}/{path}"
     endpoint = lake.storage_options.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com").rstrip("/")
-    return f"{endpoint}/{root}/{path}"
+    # An object's key may hold percent signs, which mean something else in a URL.
+    return f"{endpoint}/{root}/{path.replace('%', '%25')}"
 
 
 def _function(lake: LakeConfig, table: str, location: str, structure: str) -> str:

@@ -43,6 +43,8 @@ class Profiler:
         self._lake = lake
         self._clock = clock
         self._lineage = lineage
+        # What lineage was told of each dataset: reading it from the SQL costs more than many a profile.
+        self._told: dict[str, Profile] = {}
 
     async def profile(self, target: Target, table: Table, dates: Sequence[str]) -> int:
         """Profiles partitions at the version of the table's handle, and returns it.
@@ -75,8 +77,9 @@ class Profiler:
             await self.store.run(resolved(self.store.insert_sql(target.dataset, sql, note), {target.dataset: read}))
 
     def _tell(self, target: Target, table: Table, profile: Profile) -> None:
-        if self._lineage is None:
+        if self._lineage is None or self._told.get(target.dataset) == profile:
             return
+        self._told[target.dataset] = profile
         types = {field.name: column_type(field) for field in table.schema}
         self._lineage.emit_from(job_name(target), lambda: definition(self.store, target, profile, types))
 

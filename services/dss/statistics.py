@@ -103,23 +103,22 @@ def read_columns(profile: Profile) -> list[str]:
 
 
 def _cells(field: pa.Field, exact_median: bool) -> list[str]:
-    name, kind = f"`{field.name}`", kind_of(field.type)
-    absent = _absent(name, field.type)
+    kind, present = kind_of(field.type), _present(f"`{field.name}`", field.type)
+    nulls = f"(count() - countIf(notEmpty({present})))" if kind is Kind.LIST else f"(count() - count({present}))"
     cells = [
         _cell(field.name, "COUNT", "count()"),
-        _cell(field.name, "NULLS", f"countIf({absent})"),
-        _cell(field.name, "MISSING_PERCENT", f"100 * countIf({absent}) / count()"),
+        _cell(field.name, "NULLS", nulls),
+        _cell(field.name, "MISSING_PERCENT", f"100 * {nulls} / count()"),
     ]
-    present = f"if({absent}, NULL, {name})" if pa.types.is_floating(field.type) else name
     if kind is Kind.TEXT:
-        cells += [_cell(field.name, metric, f"{metric.lower()}(lengthUTF8({name}))") for metric in ("MIN", "MAX")]
+        cells += [_cell(field.name, metric, f"{metric.lower()}(lengthUTF8({present}))") for metric in ("MIN", "MAX")]
     elif kind in (Kind.NUMBER, Kind.TIME, Kind.DATE):
         median = "quantileExactInclusive(0.5)" if exact_median else "quantileTDigest(0.5)"
         value, unit = _value(kind, field.type, present)
         for metric, aggregate in (("MIN", f"min({value})"), ("MAX", f"max({value})"), ("MEDIAN", f"{median}({value})")):
             cells.append(_cell(field.name, metric, f"{aggregate}{unit}"))
         cells.append(_cell(field.name, "MEAN", f"avg(toFloat64({value})){unit}"))
-    distinct = f"uniqExactIf({name}, notEmpty({name}))" if kind is Kind.LIST else f"uniqExact({present})"
+    distinct = f"uniqExactIf({present}, notEmpty({present}))" if kind is Kind.LIST else f"uniqExact({present})"
     return [*cells, _cell(field.name, "DISTINCT", distinct)]
 
 
@@ -128,13 +127,9 @@ def _cell(column: str, metric: str, expression: str) -> str:
     return f"('{literal}', '{metric}', toNullable(toFloat64({expression})))"
 
 
-def _absent(name: str, kind: pa.DataType) -> str:
-    if pa.types.is_list(kind):
-        return f"empty({name})"
-    if pa.types.is_struct(kind):
-        # A structure is never null in the engine.
-        return "0"
-    return f"isNull({name}) OR isNaN({name})" if pa.types.is_floating(kind) else f"isNull({name})"
+def _present(name: str, kind: pa.DataType) -> str:
+    """The column with null for what is no value."""
+    return f"if(isNaN({name}), NULL, {name})" if pa.types.is_floating(kind) else name
 
 
 def _value(kind: Kind, arrow: pa.DataType, present: str) -> tuple[str, str]:

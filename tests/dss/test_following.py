@@ -1,5 +1,6 @@
 """Following the log: what a commit touched is profiled once, whatever restarts; busy partitions wait, closed ones do not."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from chassis.config import LakeConfig, OlapConfig, RpcConfig
 from chassis.lake import Added, Commit
 from chassis.olap import Olap
-from chassis.testing import ManualClock
-from services.dss.config import DssConfig
+from chassis.testing import ManualClock, eventually, running
+from services.dss.config import DssConfig, ProfileConfig
 from services.dss.follower import Follower
+from services.dss.following import profile
 from services.dss.pending import Note, Pending, touched
 from services.dss.profiler import Profiler, Target
 from tests.dss.tables import DATASET, append, open_table, row
@@ -139,6 +141,33 @@ async def test_a_failed_profile_is_made_later(profiler: Profiler, config: DssCon
     away.rename(file)
     await follower(profiler, config, clock).step()
     assert set(await counts(profiler)) == {CLOSED, "2026-03-09"}
+
+
+async def test_one_table_that_fails_holds_up_no_other(
+    profiler: Profiler, config: DssConfig, lake_config: LakeConfig, tmp_path: Path
+) -> None:
+    """The role profiles every registered table; one without its data is tried again, and is profiled once they are back."""
+    broken, good = open_table(lake_config, "curated/a"), open_table(lake_config)
+    for table in (broken, good):
+        append(table, [row(CLOSED, 1)])
+    file = Path(broken.uri) / broken.files()[0].path
+    away = file.rename(file.with_suffix(".away"))
+    resources = tmp_path / "resources"
+    resources.mkdir()
+    for number, name in enumerate(("lake/curated/a", "lake/curated/none", DATASET, "kafka/t")):
+        document = {"apiVersion": "arterial.dev/v1", "kind": "Dataset", "metadata": {"name": name, "owner": "o"}, "spec": {"tier": 3}}
+        (resources / f"{number}.yaml").write_text(json.dumps(document))
+    fast = config.model_copy(update={"resources_dir": resources, "profile": ProfileConfig(poll_seconds=0.05)})
+
+    async def profiled(dataset: str) -> bool:
+        return CLOSED in await profiler.store.notes(dataset)
+
+    async with running(profile, fast):
+        await eventually(lambda: profiled(DATASET), "the good table is profiled")
+        assert not await profiled("lake/curated/a")
+        away.rename(file)
+        await eventually(lambda: profiled("lake/curated/a"), "the broken table is profiled in the end")
+    assert set(await profiler.store.standings()) == {"lake/curated/a", DATASET}
 
 
 def test_what_waits_is_due_oldest_first() -> None:

@@ -1,6 +1,7 @@
 """Statistics of the engine equal a plain recount."""
 
 import datetime
+import decimal
 import uuid
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from services.dss.store import SeriesStore
 from tests.dss.tables import DATASET, SCHEMA, Statistics, append, open_table, recount, row
 
 TARGET = Target(DATASET, "city_id")
+NESTED = pa.list_(pa.struct([("cell", pa.int64()), ("tags", pa.list_(pa.string()))]))
 _FLOATS = st.floats(-1e12, 1e12, allow_subnormal=False).map(lambda value: value + 0.0) | st.just(float("nan"))
 _ROWS = st.fixed_dictionaries(
     {
@@ -89,17 +91,28 @@ async def test_the_largest_markets_are_kept(profiler: Profiler, lake_config: Lak
 async def test_columns_that_only_dead_rows_have_are_left_out(profiler: Profiler, lake_config: LakeConfig) -> None:
     """Of a raw table good rows are profiled, by date as the table has it."""
     schema = pa.schema(
-        [("_value", pa.binary()), ("x", pa.int64()), ("ingest_date", pa.date32()), ("region", pa.string()), ("dead", pa.bool_())]
+        [
+            ("_value", pa.binary()),
+            ("x", pa.int64()),
+            ("nested", NESTED),
+            ("price", pa.decimal128(9, 2)),
+            ("ingest_date", pa.date32()),
+            ("region", pa.string()),
+            ("dead", pa.bool_()),
+        ]
     )
     table = Table.open_or_create(lake_config, "raw/t", schema, ["ingest_date", "region", "dead"])
     day = datetime.date(2026, 3, 8)
-    rows: list[dict[str, object]] = [{"x": 1, "dead": False}, {"x": 4, "dead": False}, {"_value": b"?", "dead": True}]
+    good = {"dead": False, "nested": [{"cell": 1, "tags": ["a"]}], "price": decimal.Decimal("1.25")}
+    rows: list[dict[str, object]] = [{"x": 1, **good}, {"x": 4, **good}, {"_value": b"?", "dead": True}]
     table.append(
         pa.Table.from_pylist([{"ingest_date": day, "region": "local", **row} for row in rows], schema=schema), {"a": Step(None, 1)}
     )
     await profiler.profile(Target("lake/raw/t", "city_id"), table, ["2026-03-08"])
     found = {column: metrics for _, column, metrics in await profiler.store.profile("lake/raw/t", "2026-03-08")}
-    assert set(found) == {"", "x", "region"}
+    assert set(found) == {"", "x", "nested", "price", "region"}
+    assert found["nested"] == {"COUNT": 2, "NULLS": 0, "MISSING_PERCENT": 0, "DISTINCT": 1}
+    assert (found["price"]["MAX"], found["price"]["DISTINCT"]) == (1.25, 1)
     assert (found[""]["COUNT"], found["x"]["MEDIAN"], found["x"]["NULLS"]) == (2, 2.5, 0)
 
 
