@@ -1,6 +1,5 @@
 """SQL over the lake in the OLAP engine: data files of Delta tables as table expressions, and logical names in SQL resolved to them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -8,11 +7,12 @@ import pyarrow as pa
 
 from chassis.config import LakeConfig
 from chassis.lake import Added
+from chassis.lineage.definition import LOGICAL_NAME, logical_names
 from chassis.olap import column_type, quoted
 
+__all__ = ["MAX_FILES_OF_A_LIST", "logical_names", "resolved", "source"]
 # ClickHouse expands at most this many names of one list.
 MAX_FILES_OF_A_LIST = 1000
-_LOGICAL_NAME = re.compile(r"`([a-z]+/[^`]+)`")
 _PATTERN_CHARACTERS = frozenset("{}*?,")
 
 
@@ -49,12 +49,7 @@ def resolved(sql: str, sources: Mapping[str, str]) -> str:
     unknown = sorted({name for name in logical_names(sql) if name not in sources})
     if unknown:
         raise ValueError(f"no data are given for {', '.join(unknown)}")
-    return _LOGICAL_NAME.sub(lambda found: sources[found[1]], sql)
-
-
-def logical_names(sql: str) -> list[str]:
-    """Logical names of the datasets that the SQL names, each once, in the order of their first use."""
-    return list(dict.fromkeys(_LOGICAL_NAME.findall(sql)))
+    return LOGICAL_NAME.sub(lambda found: sources[found[1]], sql)
 
 
 def _default(field: pa.Field) -> str:

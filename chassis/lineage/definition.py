@@ -1,11 +1,14 @@
 """What a job reads and makes, in logical names: the value that every process derives from what it runs, and emits."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 # Kinds of datasets that have a namespace of their own in each cell: `lake/curated/trips` is `lake://<cell>`, `curated/trips`.
 KINDS = ("kafka", "lake", "olap", "sql", "feature", "model", "dashboard")
 FILE = "file:"
+# How SQL names a dataset: its logical name in backticks.
+LOGICAL_NAME = re.compile(r"`([a-z]+/[^`]+)`")
 # Transformations (OpenLineage type and subtype).
 IDENTITY = "DIRECT/IDENTITY"
 TRANSFORMATION = "DIRECT/TRANSFORMATION"
@@ -63,6 +66,11 @@ class Ownership:
 def identity(dataset: str, columns: Mapping[str, str]) -> dict[str, tuple[ColumnInput, ...]]:
     """Columns copied from a dataset: `columns` maps a column of the output to that of the input."""
     return {name: (ColumnInput(dataset, source, IDENTITY),) for name, source in columns.items()}
+
+
+def logical_names(sql: str) -> list[str]:
+    """Logical names of the datasets that the SQL names, each once, in the order of their first use."""
+    return list(dict.fromkeys(LOGICAL_NAME.findall(sql)))
 
 
 def instance(cell: str, dataset: str) -> tuple[str, str]:

@@ -17,10 +17,11 @@ from arterial.api.controlplane.v1alpha1 import (
     partition_service_pb2_grpc,
 )
 from chassis import process, resources, sql
+from chassis.lineage import emitting
 from chassis.process import Context
 from chassis.rpc.server import Register
 from chassis.rpc.server import serve as serve_rpc
-from services.controlplane import reconciling
+from services.controlplane import reconciling, telling
 from services.controlplane.config import ControlPlaneConfig
 from services.controlplane.handler import ControlPlaneHandler, SchemaRegistryHandler, apply
 from services.controlplane.job_handler import JobHandler
@@ -44,12 +45,14 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     if config.resources_dir is not None and await store.version() == 0:
         await apply(store, models, pb.ApplyRequest(resources=resources.read([config.resources_dir]), message="seed"))
     watching = Watching(store, context)
-    background = [asyncio.create_task(watching.poll()), asyncio.create_task(reconciling.run(store, models, runs, context))]
-    try:
-        await serve_rpc(config.rpc, _register(engine, store, watching), context)
-    finally:
-        await asyncio.gather(*background)
-        await engine.dispose()
+    async with emitting(config, context) as lineage:
+        loops = (watching.poll(), reconciling.run(store, models, runs, context), telling.run(store, lineage, context))
+        background = [asyncio.create_task(loop) for loop in loops]
+        try:
+            await serve_rpc(config.rpc, _register(engine, store, watching), context)
+        finally:
+            await asyncio.gather(*background)
+            await engine.dispose()
 
 
 def _register(engine: AsyncEngine, store: ResourceStore, watching: Watching) -> Register:

@@ -49,14 +49,19 @@ async def save(connection: AsyncConnection, before: Run, after: Run) -> None:
 
 async def asked(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
     """The runs, held by this transaction, after the gate was asked; those that changed are written."""
+    after = await weighed(connection, held)
+    for old, new in zip(held, after, strict=True):
+        await save(connection, old, new)
+    return after
+
+
+async def weighed(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
+    """The runs as they would be after the gate was asked; nothing is written."""
     models = await _models(connection, {run.subject for run in held if run.training})
     marked = {
         cell: await _marked(connection, cell, [run for run in held if run.cell == cell], models) for cell in {run.cell for run in held}
     }
-    after = [runs.gated(run, gate.closed_by(run, models, marked[run.cell])) for run in held]
-    for old, new in zip(held, after, strict=True):
-        await save(connection, old, new)
-    return after
+    return [runs.gated(run, gate.closed_by(run, models, marked[run.cell])) for run in held]
 
 
 async def _models(connection: AsyncConnection, names: set[str]) -> Mapping[str, specs_pb2.ModelSpec]:

@@ -1,5 +1,6 @@
 """The RPCs of the control plane: check, call the domain, convert."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from arterial.api.controlplane.v1 import (
 from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import next_token, page_bounds
-from services.controlplane import planning
+from services.controlplane import dashboards, planning
 from services.controlplane.model_store import ModelStore
 from services.controlplane.schemas import SchemaRegistry
 from services.controlplane.store import ResourceStore
@@ -28,14 +29,15 @@ async def planned(store: ResourceStore, models: ModelStore, resources: Sequence[
     """What applying the resources would change. Raises INVALID_REQUEST with every violation."""
     existing, _ = await store.snapshot()
     planning.check(resources, existing)
-    unknown = [
+    wrong = await asyncio.to_thread(dashboards.violations, resources)
+    wrong += [
         Violation(
             f"resources[{place}].spec.pinnedVersion", f"no version {resources[place].model.pinned_version} of this model is registered"
         )
         for place in await models.unknown_pins(resources)
     ]
-    if unknown:
-        raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=unknown)
+    if wrong:
+        raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=wrong)
     return planning.plan(resources, existing)
 
 

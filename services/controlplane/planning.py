@@ -8,6 +8,7 @@ from typing import Any
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason, Violation
+from chassis.lineage.definition import logical_names
 from chassis.resources import FIELD_OF_KIND, to_document
 
 Key = tuple[str, str]
@@ -57,7 +58,7 @@ def check(resources: Sequence[resource_pb2.Resource], existing: Mapping[Key, res
 
 
 def references(resources: Iterable[resource_pb2.Resource]) -> list[Reference]:
-    """Who refers to whom: pipelines to their topics, models to the datasets that they learn from."""
+    """Who refers to whom: pipelines to their topics, models to what they learn from, dashboards to what they query."""
     return [Reference(key_of(resource), target) for resource in resources for target in _targets(resource)]
 
 
@@ -66,6 +67,8 @@ def _targets(resource: resource_pb2.Resource) -> list[Key]:
         return [("Topic", topic) for topic in resource.pipeline.topics]
     if resource.kind == "Model":
         return [("Dataset", name) for name in dict.fromkeys(given.dataset for given in resource.model.inputs)]
+    if resource.kind == "Dataset":
+        return [("Dataset", name) for name in dict.fromkeys(name for query in resource.dataset.queries for name in logical_names(query))]
     return []
 
 

@@ -113,7 +113,8 @@ class RunStore:
     async def take(self, lease: Lease, cell: str, kinds: Sequence[str]) -> Run | None:
         """The oldest run of these kinds that may run, held by the lease; None if there is none.
 
-        Suspended ones are looked at last: verdicts release them at once (`reconsider`), so that one found here is an exception.
+        Candidates are looked at without holding them, then held one by one: a worker that looks keeps no run from another. Suspended ones
+        come last: verdicts release them at once (`reconsider_partitions`), so that one found here is an exception.
         """
         async with self._engine.begin() as connection:
             now = await _now(connection)
@@ -121,12 +122,14 @@ class RunStore:
             due = sa.or_(sa.and_(RUNS.c.state.in_(_WAITING), RUNS.c.due_at <= now), ran_out)
             query = sa.select(RUNS).where(_OPEN, RUNS.c.cell == cell, RUNS.c.kind.in_(kinds), due)
             query = query.order_by(RUNS.c.state == str(RunState.SUSPENDED), RUNS.c.number).limit(BATCH)
-            held = await _held(connection, query, skip=True)
-            for run in await gating.asked(connection, await _expired(connection, held, now)):
-                if run.state is RunState.PENDING and run.due_at <= now:
-                    taken = runs.taken(run, lease, now)
-                    await save(connection, run, taken)
-                    return taken
+            found = [run_of(row) for row in (await connection.execute(query)).all()]
+            for before, after in zip(found, await _foreseen(connection, found, now), strict=True):
+                if after != before or after.state is RunState.PENDING:
+                    for run in await _settled(connection, [before.number], now):
+                        if run.state is RunState.PENDING and run.due_at <= now:
+                            taken = runs.taken(run, lease, now)
+                            await save(connection, run, taken)
+                            return taken
         return None
 
     async def keep(self, run_id: str, lease: str, log: Sequence[str]) -> Run:
@@ -142,18 +145,18 @@ class RunStore:
         return await self._change(run_id, lambda run, now: runs.cancelled(run, reason, now), ())
 
     async def reconsider(self) -> None:
-        """Looks at all open runs once: leases that ran out, and the gate."""
+        """Looks at all open runs once: leases that ran out, and the gate. Only runs that change are held."""
         last = 0
         while True:
             async with self._engine.begin() as connection:
+                now = await _now(connection)
                 query = sa.select(RUNS).where(_OPEN, RUNS.c.number > last).order_by(RUNS.c.number).limit(BATCH)
-                numbers = [row.number for row in (await connection.execute(query.with_only_columns(RUNS.c.number))).all()]
-                # Another replica's or a worker's transaction holds what is skipped, and decides by itself.
-                held = await _held(connection, sa.select(RUNS).where(RUNS.c.number.in_(numbers)).order_by(RUNS.c.number), skip=True)
-                await gating.asked(connection, await _expired(connection, held, await _now(connection)))
-            if len(numbers) < BATCH:
+                found = [run_of(row) for row in (await connection.execute(query)).all()]
+                after = await _foreseen(connection, found, now)
+                await _settled(connection, [new.number for old, new in zip(found, after, strict=True) if new != old], now)
+            if len(found) < BATCH:
                 return
-            last = numbers[-1]
+            last = found[-1].number
 
     async def _change(self, run_id: str, change: Callable[[Run, datetime], Run], log: Sequence[str]) -> Run:
         async with self._engine.begin() as connection:
@@ -184,15 +187,24 @@ async def reconsider_partitions(connection: AsyncConnection, cell: str, first: d
         last = held[-1].number
 
 
+async def _foreseen(connection: AsyncConnection, found: Sequence[Run], now: datetime) -> list[Run]:
+    return await gating.weighed(connection, [runs.expired(run, now) for run in found])
+
+
+async def _settled(connection: AsyncConnection, numbers: Sequence[int], now: datetime) -> list[Run]:
+    """The runs, held and looked at anew; those that another transaction holds are passed over: it decides by itself."""
+    if not numbers:
+        return []
+    query = sa.select(RUNS).where(RUNS.c.number.in_(numbers)).order_by(RUNS.c.number)
+    held = await _held(connection, query, skip=True)
+    over = [runs.expired(run, now) for run in held]
+    for old, new in zip(held, over, strict=True):
+        await save(connection, old, new)
+    return await gating.asked(connection, over)
+
+
 async def _held(connection: AsyncConnection, query: sa.Select[tuple[object, ...]], *, skip: bool) -> list[Run]:
     return [run_of(row) for row in (await connection.execute(query.with_for_update(skip_locked=skip))).all()]
-
-
-async def _expired(connection: AsyncConnection, held: Sequence[Run], now: datetime) -> list[Run]:
-    after = [runs.expired(run, now) for run in held]
-    for old, new in zip(held, after, strict=True):
-        await save(connection, old, new)
-    return after
 
 
 async def _write_log(connection: AsyncConnection, run: Run, log: Sequence[str], now: datetime) -> None:

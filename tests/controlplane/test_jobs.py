@@ -248,7 +248,7 @@ async def test_an_empty_partition_is_pending(shared_plane: ControlPlane) -> None
         assert (await to.partitions.GetPartition(request)).partition.state == partitions.PARTITION_STATE_PENDING
 
 
-async def test_a_hundred_thousand_runs_are_listed_by_index(plane: ControlPlane) -> None:
+async def test_a_long_history_is_listed_by_index(plane: ControlPlane) -> None:
     """Every filter of the list, and the search for work, reads few rows of a long history: PostgreSQL's own plan says so."""
     async with stubs(plane):
         engine = create_async_engine(plane.config.sql.url)
@@ -260,7 +260,7 @@ async def test_a_hundred_thousand_runs_are_listed_by_index(plane: ControlPlane) 
             await connection.execute(
                 sa.text(
                     f"INSERT INTO runs ({columns}) SELECT 'k' || n % 50, 's' || n % 500, 'local', date '2020-01-01' + n / 100, "
-                    "'SUCCEEDED', '{}', 1, 0, 3, '', '', 0, '', now(), now(), '{}', false FROM generate_series(1, 100000) n"
+                    "'SUCCEEDED', '{}', 1, 0, 3, '', '', 0, '', now(), now(), '{}', false FROM generate_series(1, 30000) n"
                 )
             )
             await connection.execute(sa.text("ANALYZE runs"))

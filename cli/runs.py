@@ -1,0 +1,131 @@
+"""`arterial runs`: runs of jobs: list, show, log, cancel, start."""
+
+import argparse
+from typing import Any
+
+from google.protobuf import json_format
+
+from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
+from arterial.api.controlplane.v1alpha1 import job_service_pb2_grpc
+from arterial.api.types.v1 import page_pb2
+from cli.connect import show, table, to_service
+
+STATES = ("PENDING", "SUSPENDED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
+PAGE = 1000
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the commands."""
+    runs = commands.add_parser("runs", help="runs of jobs: list, show, log, cancel, start")
+    runs.set_defaults(run=run_list, kind="", subject="", state="", limit=50)
+    actions = runs.add_subparsers(dest="action")
+    listing = actions.add_parser("list", help="runs, newest first")
+    listing.add_argument("--kind", default="")
+    listing.add_argument("--subject", default="")
+    listing.add_argument("--state", default="", choices=STATES)
+    listing.add_argument("--limit", type=int, default=50, help="runs at most")
+    listing.set_defaults(run=run_list)
+    for name, function, words in (("show", run_show, "one run, with its reasons"), ("log", run_log, "what its attempts wrote")):
+        action = actions.add_parser(name, help=words)
+        action.add_argument("run_id", metavar="ID")
+        action.set_defaults(run=function)
+    cancel = actions.add_parser("cancel", help="end a run that has not ended")
+    cancel.add_argument("run_id", metavar="ID")
+    cancel.add_argument("--reason", required=True, help="why, for the record")
+    cancel.set_defaults(run=run_cancel)
+    start = actions.add_parser("start", help="ask for a run")
+    start.add_argument("kind", help='for example "eta-train"')
+    start.add_argument("subject", help="of a training run, the name of the Model")
+    start.add_argument("--date", required=True, help="newest partition that it reads, for example 2026-11-24")
+    start.add_argument("--cell", default="local")
+    start.add_argument("--again", action="store_true", help="another run although there is one that has ended")
+    start.set_defaults(run=run_start)
+
+
+async def run_list(arguments: argparse.Namespace) -> int:
+    """A table of runs."""
+    found: list[pb.Run] = []
+    state = pb.RunState.Value(f"RUN_STATE_{arguments.state or 'UNSPECIFIED'}")
+    async with to_service(arguments, "controlplane") as channel:
+        stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
+        token = ""
+        while len(found) < arguments.limit:
+            page = page_pb2.PageRequest(page_size=min(PAGE, arguments.limit - len(found)), page_token=token)
+            reply = await stub.ListRuns(pb.ListRunsRequest(kind=arguments.kind, subject=arguments.subject, state=state, page=page))
+            found += reply.runs
+            token = reply.page.next_page_token
+            if not token:
+                break
+    rows = [["RUN", "KIND", "SUBJECT", "DATE", "STATE", "ATTEMPT", "WORKER", "REASON"]]
+    rows += [
+        [
+            run.run_id,
+            run.kind,
+            run.subject,
+            run.partition_date,
+            _state(run),
+            f"{run.attempt}/{run.max_attempts}",
+            run.worker,
+            next(iter(run.reasons), ""),
+        ]
+        for run in found
+    ]
+    show(arguments, [json_format.MessageToDict(run) for run in found], table(rows))
+    return 0
+
+
+async def run_show(arguments: argparse.Namespace) -> int:
+    """One run."""
+    async with to_service(arguments, "controlplane") as channel:
+        stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
+        _show(arguments, (await stub.GetRun(pb.GetRunRequest(run_id=arguments.run_id))).run)
+    return 0
+
+
+async def run_log(arguments: argparse.Namespace) -> int:
+    """All lines, oldest first."""
+    lines: list[pb.RunLogLine] = []
+    token = ""
+    async with to_service(arguments, "controlplane") as channel:
+        stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
+        while True:
+            page = page_pb2.PageRequest(page_size=PAGE, page_token=token)
+            reply = await stub.ListRunLog(pb.ListRunLogRequest(run_id=arguments.run_id, page=page))
+            lines += reply.lines
+            token = reply.page.next_page_token
+            if not token:
+                break
+    told = [f"{line.written_at.ToDatetime():%Y-%m-%d %H:%M:%S}  {line.attempt}  {line.text}" for line in lines]
+    show(arguments, [json_format.MessageToDict(line) for line in lines], told)
+    return 0
+
+
+async def run_cancel(arguments: argparse.Namespace) -> int:
+    """Ends a run."""
+    async with to_service(arguments, "controlplane") as channel:
+        stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
+        _show(arguments, (await stub.CancelRun(pb.CancelRunRequest(run_id=arguments.run_id, reason=arguments.reason))).run)
+    return 0
+
+
+async def run_start(arguments: argparse.Namespace) -> int:
+    """Asks for a run and shows it, also where it was there already."""
+    request = pb.CreateRunRequest(
+        kind=arguments.kind, subject=arguments.subject, cell=arguments.cell, partition_date=arguments.date, again=arguments.again
+    )
+    async with to_service(arguments, "controlplane") as channel:
+        stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
+        _show(arguments, (await stub.CreateRun(request)).run)
+    return 0
+
+
+def _state(run: pb.Run) -> str:
+    return pb.RunState.Name(run.state).removeprefix("RUN_STATE_")
+
+
+def _show(arguments: argparse.Namespace, run: pb.Run) -> None:
+    lines = [f"{run.run_id}  {run.kind} {run.subject}  {run.partition_date}  {_state(run)}  attempt {run.attempt} of {run.max_attempts}"]
+    lines += [f"  {reason}" for reason in run.reasons]
+    lines += [f"  {name}: {value}" for name, value in sorted(run.outputs.items())]
+    lines += ["  was suspended"] if run.was_suspended else []
+    show(arguments, json_format.MessageToDict(run), lines)
