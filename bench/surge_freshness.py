@@ -71,6 +71,8 @@ def start(places: Engines, role: str) -> Child:
         "kafka": {"bootstrap": places.kafka.bootstrap},
         "kv": {"url": places.kv.url},
         "checkpoints": {"root": str(places.folder / "checkpoints")},
+        "lake": {"root": str(places.folder / "lake")},
+        "models": {"root": str(places.folder / "models")},
         "rpc": {"port": free_port()},
     }
     config.write_text(yaml.safe_dump(settings))

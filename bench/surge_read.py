@@ -43,6 +43,8 @@ async def main() -> None:
             "kafka": {"bootstrap": places.kafka.bootstrap},
             "kv": {"url": places.kv.url},
             "checkpoints": {"root": str(places.folder / "checkpoints")},
+            "lake": {"root": str(places.folder / "lake")},
+            "models": {"root": str(places.folder / "models")},
             "rpc": {"port": port},
         }
         config = places.folder / "pricing.yaml"

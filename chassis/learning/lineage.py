@@ -1,20 +1,21 @@
 """Lineage of training, from the SQL that reads the lake and the columns that each feature is given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from chassis.learning.features import Feature
 from chassis.lineage import ColumnInput, JobDefinition, Output, from_sql
 from chassis.lineage.definition import IDENTITY, TRANSFORMATION
 
 
-def training_job(name: str, model: str, sql: str, features: Mapping[str, Sequence[str]], label: str) -> JobDefinition:
+def training_job(name: str, model: str, sql: str, features: Sequence[Feature], label: str) -> JobDefinition:
     """A training job: columns of `model/<model>` are its features, each made of what its columns of the query are made of, and the label.
 
     Args:
         name: of the job, for example "eta.train".
         model: name of the Model.
         sql: what training reads, each column of the lake by its name.
-        features: columns of the query that each feature is computed from.
+        features: computed from columns of the query.
         label: column of the query that the model learns.
 
     Raises:
@@ -22,10 +23,10 @@ def training_job(name: str, model: str, sql: str, features: Mapping[str, Sequenc
     """
     read = from_sql(name, sql, f"model/{model}", {})
     query = read.outputs[0]
-    missing = sorted({column for columns in (*features.values(), (label,)) for column in columns} - set(query.columns))
+    missing = sorted({label, *(column for feature in features for column in feature.columns)} - set(query.columns))
     if missing:
         raise ValueError(f"{name}: the query has no column {', '.join(missing)}")
-    made = {feature: _inputs(query, columns) for feature, columns in features.items()} | {label: tuple(query.columns[label])}
+    made = {feature.name: _inputs(query, feature.columns) for feature in features} | {label: tuple(query.columns[label])}
     return JobDefinition(name, read.inputs, (Output(query.dataset, made, dict.fromkeys(made, "double"), query.rows),), sql)
 
 

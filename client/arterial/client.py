@@ -124,6 +124,11 @@ class Client:
                 return found
             page = page_pb2.PageRequest(page_size=1000, page_token=reply.page.next_page_token)
 
+    async def forecast_demand(self, city_id: int, cell: int) -> pricing_service_pb2.ForecastDemandResponse:
+        """Requests expected in an H3 cell within the current hour."""
+        request = pricing_service_pb2.ForecastDemandRequest(city_id=city_id, cell=cell)
+        return await pricing_service_pb2_grpc.PricingServiceStub(self.channel("pricing")).ForecastDemand(request, timeout=0.5)
+
     async def quote(
         self, city_id: int, product: str, pickup: tuple[float, float], *, distance_m: int, duration_seconds: int
     ) -> pricing_service_pb2.QuoteResponse:

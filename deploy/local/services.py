@@ -78,12 +78,22 @@ def _ingestion(name: str) -> Callable[[Places], dict[str, Any]]:
     return settings
 
 
+def _learning(places: Places) -> dict[str, Any]:
+    """What training reads, and where models are kept."""
+    return {
+        "lake": {"root": str(places.lake)},
+        "olap": {"host": LOOPBACK, "port": places.ports["clickhouse"]},
+        "models": {"root": str(places.data_dir / "models")},
+    }
+
+
 def _pricing(name: str) -> Callable[[Places], dict[str, Any]]:
     def settings(places: Places) -> dict[str, Any]:
         return _common(places, name) | {
             "kafka": {"bootstrap": places.address("kafka")},
             "kv": {"url": f"redis://{places.address('redis')}"},
             "checkpoints": {"root": str(places.data_dir / "checkpoints")},
+            **_learning(places),
             "rpc": {"port": places.ports["pricing-serve"]},
         }
 
@@ -95,10 +105,8 @@ def _eta(name: str) -> Callable[[Places], dict[str, Any]]:
         return _common(places, name) | {
             "kafka": {"bootstrap": places.address("kafka")},
             "kv": {"url": f"redis://{places.address('redis')}"},
-            "lake": {"root": str(places.lake)},
-            "olap": {"host": LOOPBACK, "port": places.ports["clickhouse"]},
             "checkpoints": {"root": str(places.data_dir / "checkpoints")},
-            "models": {"root": str(places.data_dir / "models")},
+            **_learning(places),
             "rpc": {"port": places.ports["eta-serve"]},
         }
 
@@ -111,10 +119,8 @@ def _radar(name: str) -> Callable[[Places], dict[str, Any]]:
             "kafka": {"bootstrap": places.address("kafka")},
             "kv": {"url": f"redis://{places.address('redis')}"},
             "sql": {"url": f"postgresql+asyncpg://radar@{places.address('postgres')}/radar"},
-            "lake": {"root": str(places.lake)},
-            "olap": {"host": LOOPBACK, "port": places.ports["clickhouse"]},
             "checkpoints": {"root": str(places.data_dir / "checkpoints")},
-            "models": {"root": str(places.data_dir / "models")},
+            **_learning(places),
             "rpc": {"port": places.ports["radar-serve"]},
         }
 
@@ -164,6 +170,7 @@ SERVICES = (
     Service("pricing-combine", "services.pricing", "combine", _pricing("pricing-combine")),
     Service("pricing-stream", "services.pricing", "stream", _pricing("pricing-stream")),
     Service("pricing-serve", "services.pricing", "serve", _pricing("pricing-serve"), port=True),
+    Service("pricing-work", "services.pricing", "work", _pricing("pricing-work")),
     Service("radar-combine", "services.radar", "combine", _radar("radar-combine")),
     Service("radar-stream", "services.radar", "stream", _radar("radar-stream")),
     Service("radar-work", "services.radar", "work", _radar("radar-work")),

@@ -7,7 +7,7 @@ and it speaks of typical traffic of the hour: history has no live speeds, so a l
 No feature knows the trip: distance driven, duration and fare are known when it is over, positions and departure before it begins.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from chassis.learning.artefact import Artefact
 from chassis.learning.boosting import Boosted
 from chassis.learning.conformal import intervals
-from services.eta.legs import Floats, Legs
+from chassis.learning.features import Feature, Floats, matrix, names
+from services.eta.legs import Legs
 
 MODEL_FILE = "quantiles.ubj"
 MARGINS = "margins"
@@ -23,15 +24,6 @@ MARGINS = "margins"
 MIN_DISTANCE_M = 100.0
 METRES_PER_DEGREE = 111_195.0
 SECONDS_PER_DAY = 86_400.0
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A feature, the columns that it is computed from, and how: what `of` is given is what lineage says."""
-
-    name: str
-    columns: tuple[str, ...]
-    of: Callable[..., Floats]
 
 
 ORIGIN = ("origin_latitude", "origin_longitude")
@@ -92,7 +84,7 @@ def columns_of(legs: Legs) -> dict[str, Floats]:
 
 def features(columns: Mapping[str, Floats]) -> Floats:
     """Columns (n,) to features; shape (n, features)."""
-    return np.column_stack([feature.of(*(columns[name] for name in feature.columns)) for feature in FEATURES])
+    return matrix(FEATURES, columns)
 
 
 def log_pace(seconds: Floats, distance_m: Floats) -> Floats:
@@ -120,9 +112,8 @@ def from_artefact(artefact: Artefact) -> TravelTimeModel:
     Raises:
         ValueError: it was trained on other features than this program computes, or its file is no model.
     """
-    known = tuple(feature.name for feature in FEATURES)
-    if artefact.candidate.features != known:
-        raise ValueError(f"{artefact.path} has features {artefact.candidate.features}, this program computes {known}")
+    if artefact.candidate.features != names(FEATURES):
+        raise ValueError(f"{artefact.path} has features {artefact.candidate.features}, this program computes {names(FEATURES)}")
     model = TravelTimeModel(Boosted.decoded(artefact.files[MODEL_FILE]), tuple(artefact.parameters[MARGINS]))
     # The first prediction builds what later ones use; a model that cannot answer is found here.
     answer = model.predict(Legs(0, np.array([[40.75, -73.98]]), np.array([[40.70, -73.95]]), np.array([0.0])))

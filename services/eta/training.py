@@ -11,6 +11,7 @@ from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Candidate
 from chassis.learning.boosting import Settings, fit_quantiles
 from chassis.learning.conformal import COVERAGES, MEDIAN, QUANTILES, margins
+from chassis.learning.features import names
 from chassis.learning.lineage import training_job
 from chassis.learning.medians import Medians
 from chassis.learning.metrics import coverage, mean_absolute_error, pinball_loss
@@ -150,7 +151,7 @@ def _cells(positions: Floats) -> NDArray[np.int64]:
 
 def definition() -> JobDefinition:
     """What training reads, and what it makes of it."""
-    return training_job("eta.train", "eta", SQL, {feature.name: feature.columns for feature in FEATURES}, SECONDS)
+    return training_job("eta.train", "eta", SQL, FEATURES, SECONDS)
 
 
 async def train(task: Task, log: Log) -> Candidate:
@@ -176,7 +177,7 @@ async def train(task: Task, log: Log) -> Candidate:
     log(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     return Candidate(
         {MODEL_FILE: model.quantiles.encoded()},
-        tuple(feature.name for feature in FEATURES),
+        names(FEATURES),
         metrics,
         {MARGINS: list(model.margins), "settings": repr(SETTINGS), "left_out": left_out, "trips": len(trips.seconds)},
         data.snapshots,

@@ -1,18 +1,20 @@
 """The RPCs of pricing: check, read the online store, convert."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
 from h3.api import basic_int
+from numpy.typing import NDArray
 
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.pricing.v1 import pricing_service_pb2 as pb
 from arterial.api.pricing.v1 import pricing_service_pb2_grpc
-from arterial.api.types.v1 import money_pb2, page_pb2
+from arterial.api.types.v1 import money_pb2, page_pb2, standing_pb2
 from chassis.clock import Clock
 from chassis.errors import ArterialError, Reason, Violation
+from chassis.learning.serving import ServedModel
 from chassis.paging import next_token, page_bounds
 from chassis.streaming.online import City, Head, RecentCities, standing
 from chassis.streaming.windows import coarsen
@@ -21,23 +23,34 @@ from services.pricing.store import SurgeStore, Value
 from services.pricing.surge import ONE_MILLI
 
 PARTIALS = "pricing_partials_v1"
+SECONDS_PER_HOUR = 3600
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
+
+
+class Demand(Protocol):
+    """A model of demand."""
+
+    def knows(self, city_id: int, cell: int) -> bool:
+        """Whether it has seen requests there."""
+
+    def predict(self, cells: NDArray[np.int64], hours: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Requests expected in cells and hours (since 1970); shape (n,). Runs in any thread."""
 
 
 class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
     """Serves PricingService."""
 
-    def __init__(self, store: SurgeStore, policy: Callable[[], specs_pb2.PricingPolicySpec], clock: Clock) -> None:
+    def __init__(
+        self, store: SurgeStore, demand: ServedModel[Demand], policy: Callable[[], specs_pb2.PricingPolicySpec], clock: Clock
+    ) -> None:
         self._cities = RecentCities(store)
+        self._demand = demand
         self._policy = policy
         self._clock = clock
 
     async def GetSurge(self, request: pb.GetSurgeRequest, context: ServicerContext) -> pb.GetSurgeResponse:
         """Surge of a cell or its parent."""
-        cell = int(coarsen(np.array([request.cell], np.int64), self._policy().cell_resolution)[0])
-        if cell == 0 or not basic_int.is_valid_cell(request.cell):
-            why = f"not an H3 cell of resolution {self._policy().cell_resolution} or finer"
-            raise ArterialError(Reason.INVALID_REQUEST, why, violations=[Violation("cell", why)])
+        cell = self._cell(request.cell)
         return pb.GetSurgeResponse(surge=self._of(request.city_id, cell, await self._cities.get(request.city_id)))
 
     async def ListCitySurge(self, request: pb.ListCitySurgeRequest, context: ServicerContext) -> pb.ListCitySurgeResponse:
@@ -66,6 +79,31 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
             price=money_pb2.Money(amount_minor=with_surge(base, applied), currency_code=fare.currency_code),
             surge=surge,
         )
+
+    async def ForecastDemand(self, request: pb.ForecastDemandRequest, context: ServicerContext) -> pb.ForecastDemandResponse:
+        """What the live model expects, if it knows the cell."""
+        cell, now, live = self._cell(request.cell), self._clock.now(), self._demand.live
+        hour = int(request.hour.seconds if request.HasField("hour") else now) // SECONDS_PER_HOUR
+        response = pb.ForecastDemandResponse(cell=cell, standing=standing_pb2.Standing(source=standing_pb2.VALUE_SOURCE_NONE))
+        response.hour.FromSeconds(hour * SECONDS_PER_HOUR)
+        if live is None or not live.model.knows(request.city_id, cell):
+            return response
+        cells, hours = np.array([cell], np.int64), np.array([hour], np.int64)
+        expected = live.model.predict(cells, hours)
+        self._demand.compare(expected, lambda shadow: shadow.predict(cells, hours))
+        response.requests_milli, response.model_version = round(1000 * float(expected[0])), live.version
+        response.standing.source = standing_pb2.VALUE_SOURCE_MODEL_ESTIMATE
+        response.standing.computed_at.FromMicroseconds(int(now * 1e6))
+        response.standing.position.source = f"model/demand@{live.version}"
+        return response
+
+    def _cell(self, asked: int) -> int:
+        """The cell of the policy's resolution. Raises INVALID_REQUEST."""
+        cell = int(coarsen(np.array([asked], np.int64), self._policy().cell_resolution)[0])
+        if cell == 0 or not basic_int.is_valid_cell(asked):
+            why = f"not an H3 cell of resolution {self._policy().cell_resolution} or finer"
+            raise ArterialError(Reason.INVALID_REQUEST, why, violations=[Violation("cell", why)])
+        return cell
 
     def _of(self, city_id: int, cell: int, city: City[Value]) -> pb.Surge:
         return self._surge(city_id, cell, city.head, city.cell(cell))

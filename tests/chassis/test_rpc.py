@@ -40,6 +40,10 @@ class Pricing(pricing_service_pb2_grpc.PricingServiceServicer):
         """Nothing."""
         return pb.QuoteResponse()
 
+    async def ForecastDemand(self, request: pb.ForecastDemandRequest, context: Any) -> pb.ForecastDemandResponse:
+        """Nothing."""
+        return pb.ForecastDemandResponse()
+
 
 @asynccontextmanager
 async def serving(behaviour: Behaviour) -> AsyncIterator[tuple[str, Context]]:

@@ -23,9 +23,9 @@ LAST = date(2026, 11, 7)
 SMALL = (Market(1, 500, 5000, 100), Market(2, 400, 4000, 100, MARKETS[1].north_degrees, MARKETS[1].east_degrees, 0.8))
 
 
-def trips(markets: Sequence[Market] = SMALL, seed: int = 1) -> Events:
-    """A week of trips."""
-    return join_days(list(History(FIRST, seed, tuple(markets)).days(DAYS)))[TRIPS]
+def trips(first: date = FIRST, days: int = DAYS, markets: Sequence[Market] = SMALL) -> Events:
+    """Trips of so many days."""
+    return join_days(list(History(first, 1, tuple(markets)).days(days)))[TRIPS]
 
 
 def fill(lake: LakeConfig, events: Events) -> None:
@@ -36,7 +36,7 @@ def fill(lake: LakeConfig, events: Events) -> None:
     Table.open_or_create(lake, "curated/trips", rows.schema, ("event_date", "region")).append(rows, {"test": Step(None, 1)})
 
 
-def task(lake: LakeConfig, olap: OlapConfig, model: str, trainer: str, last: date = LAST) -> Task:
+def task(lake: LakeConfig, olap: OlapConfig, model: str, trainer: str) -> Task:
     """A run of the week's last day."""
     declared = resources.read([SEED])
     return Task(
@@ -45,7 +45,7 @@ def task(lake: LakeConfig, olap: OlapConfig, model: str, trainer: str, last: dat
         model=model,
         version="20261108-000000-abcdef",
         created_at=datetime(2026, 11, 8, tzinfo=UTC).isoformat(),
-        partition_date=last,
+        partition_date=LAST,
         lake=lake,
         olap=olap,
         models=LakeConfig(root=f"{lake.root}-models"),

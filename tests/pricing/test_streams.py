@@ -57,6 +57,8 @@ async def test_each_record_is_in_exactly_one_partial_across_restarts(kafka_confi
         kafka=kafka_config,
         kv=KvConfig(url=redis_url),
         checkpoints=LakeConfig(root=str(tmp_path / "checkpoints")),
+        lake=LakeConfig(root=str(tmp_path / "lake")),
+        models=LakeConfig(root=str(tmp_path / "models")),
         rpc=RpcConfig(port=0),
     )
     city = 4242

@@ -14,6 +14,9 @@ CASES = {
     "PricingService/ListCitySurge": Case(
         pricing.ListCitySurgeRequest(city_id=1), pricing.ListCitySurgeRequest(city_id=1, page=BAD_PAGE), "page.page_size"
     ),
+    "PricingService/ForecastDemand": Case(
+        pricing.ForecastDemandRequest(city_id=1, cell=CELL), pricing.ForecastDemandRequest(city_id=1, cell=0), "cell"
+    ),
     "PricingService/Quote": Case(
         pricing.QuoteRequest(
             city_id=1,
