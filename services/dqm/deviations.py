@@ -101,7 +101,7 @@ def _values_per_point(frame: Frame) -> Floats:
     return np.fmax(rows * (1 - missing / 100), 1.0)
 
 
-def _robust(errors: Floats) -> Floats:
+def robust(errors: Floats) -> Floats:
     """Standard deviation of errors by their median, or by their tail where that is heavier; shape (S,), NaN without errors."""
     known = ~np.isnan(errors)
     size = np.sort(np.where(known, np.abs(errors), np.inf), axis=1)
@@ -115,9 +115,9 @@ def _robust(errors: Floats) -> Floats:
 
 def _scale(frame: Frame, errors: Floats, filled: Floats, expected: Floats, observed: Floats) -> Floats:
     """Noise of each series on the day, shape (S,): that of its own errors, and at least what its kind of number must have."""
-    own, now = _robust(errors), filled[:, -1]
+    own, now = robust(errors), filled[:, -1]
     # The standard error of a mean goes with the root of how many values it is of: a day with few of them tells less.
-    by_count = _robust(errors * np.sqrt(filled[:, :-1])) / np.sqrt(now)
+    by_count = robust(errors * np.sqrt(filled[:, :-1])) / np.sqrt(now)
     size, metrics = np.abs(np.nan_to_num(expected)), frame.metrics
     share = (np.clip(size / 100, 0, 1) * now + 1) / (now + 2)
     poisson = np.sqrt(np.maximum(size, 1.0))
