@@ -11,15 +11,20 @@ from cli import audit, backfill, demo, lineage, models, partitions, replay, reso
 from deploy.local.child import StartError
 
 
-def main() -> None:
-    """Console script; exit status 0 if all is well, 1 if not, 2 for wrong usage."""
-    parser = argparse.ArgumentParser(prog="arterial", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, default=Path(".arterial"), help="data folder of the embedded stack (default .arterial)")
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="text for people, json for programs")
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The command line; what is parsed has `run`, the function of its command."""
+    words = argparse.ArgumentParser(prog="arterial", description=__doc__)
+    words.add_argument("--data-dir", type=Path, default=Path(".arterial"), help="data folder of the embedded stack (default .arterial)")
+    words.add_argument("--output", choices=("text", "json"), default="text", help="text for people, json for programs")
+    commands = words.add_subparsers(dest="command", required=True)
     for module in (stack, resources, runs, partitions, models, lineage, backfill, replay, audit, demo):
         module.register(commands)
-    arguments = parser.parse_args()
+    return words
+
+
+def main() -> None:
+    """Console script; exit status 0 if all is well, 1 if not, 2 for wrong usage."""
+    arguments = parser().parse_args()
     try:
         status = arguments.run(arguments)
         sys.exit(asyncio.run(status) if inspect.iscoroutine(status) else status)

@@ -1,0 +1,87 @@
+"""`arterial runs`, `partitions` and `models`, against a running control plane."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
+from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
+from arterial.api.controlplane.v1alpha1 import model_service_pb2 as models
+from chassis.errors import ArterialError, Reason
+from cli.__main__ import parser
+from tests.controlplane.conftest import ControlPlane
+from tests.controlplane.stubs import DAY, TRIPS, model, report, stubs, take, verdict
+
+
+class Terminal:
+    """Runs commands as a person or a program does."""
+
+    def __init__(self, plane: ControlPlane, folder: Path, output: "pytest.CaptureFixture[str]") -> None:
+        state = {"pid": os.getpid(), "addresses": {"controlplane": plane.address}}
+        (folder / "stack.json").write_text(json.dumps(state))
+        self._folder = folder
+        self._output = output
+
+    async def text(self, *words: str) -> str:
+        """What a person sees."""
+        arguments = parser().parse_args(["--data-dir", str(self._folder), *words])
+        self._output.readouterr()  # what the control plane, which runs in this process, logged meanwhile
+        assert await arguments.run(arguments) == 0
+        return self._output.readouterr().out
+
+    async def document(self, *words: str) -> Any:
+        """What a program gets."""
+        return json.loads((await self.text("--output", "json", *words)).splitlines()[-1])
+
+
+@pytest.fixture
+def terminal(shared_plane: ControlPlane, tmp_path: Path, capsys: "pytest.CaptureFixture[str]") -> Terminal:
+    """A terminal whose stack is the shared control plane."""
+    return Terminal(shared_plane, tmp_path, capsys)
+
+
+async def test_a_run_is_started_watched_and_cancelled_on_the_command_line(terminal: Terminal, shared_plane: ControlPlane) -> None:
+    """Text and JSON; a second start is the same run; bare `runs` lists."""
+    async with stubs(shared_plane) as to:
+        kind = f"compact-{to.name}"
+        words = ("runs", "start", kind, "raw/trips", "--date", DAY, "--cell", to.cell)
+        run_id = (await terminal.document(*words))["runId"]
+        assert (await terminal.document(*words))["runId"] == run_id
+        taken = await take(to, kind)
+        await to.jobs.KeepRun(jobs.KeepRunRequest(run_id=run_id, lease=taken.lease, log=["half way"]))
+        assert (await terminal.text("runs", "log", run_id)).endswith("1  half way\n")
+        assert [run["runId"] for run in await terminal.document("runs", "list", "--kind", kind, "--state", "RUNNING")] == [run_id]
+        assert run_id in await terminal.text("runs")
+        await terminal.text("runs", "cancel", run_id, "--reason", "no need")
+        assert "CANCELLED" in (shown := await terminal.text("runs", "show", run_id)) and "cancelled: no need" in shown
+        with pytest.raises(ArterialError) as caught:
+            await terminal.text("runs", "show", "run-0")
+    assert caught.value.reason is Reason.NOT_FOUND
+
+
+async def test_partitions_are_listed_with_their_reasons(terminal: Terminal, shared_plane: ControlPlane) -> None:
+    """By dataset and state, over more than one page."""
+    async with stubs(shared_plane) as to:
+        await report(to, verdict(TRIPS, "FAIL", 1, reasons=["half the rows"]), verdict(TRIPS, "PASS", 1, "2026-11-23"))
+        told = await terminal.text("partitions", TRIPS, "--cell", to.cell, "--state", "BLOCKED")
+        assert "half the rows" in told and "2026-11-23" not in told
+        listed = await terminal.document("partitions", "--cell", to.cell, "--limit", "1")
+    assert [partition["partitionDate"] for partition in listed] == [DAY]
+
+
+async def test_models_are_listed_and_rolled_back(terminal: Terminal, shared_plane: ControlPlane) -> None:
+    """Which version is live, why the others are not, and back."""
+    async with stubs(shared_plane) as to:
+        await to.control.Apply(control.ApplyRequest(resources=[model(to)]))
+        for version, mae in (("1", 50), ("2", 40), ("3", 400)):
+            given = models.ModelVersion(model=to.model, version=version, path=version, sha256="a" * 64, metrics={"mae": mae})
+            await to.models.RegisterVersion(models.RegisterVersionRequest(version=given))
+        live = {document["metadata"]["name"]: document.get("status", {}) for document in await terminal.document("models")}
+        assert live[to.model]["model"]["live"]["version"] == "2"
+        assert "mae is 400, more than 100" in await terminal.text("models", to.model)
+        assert "version 1" in await terminal.text("models", to.model, "rollback", "--reason", "slow")
+        stages = [version["stage"] for version in await terminal.document("models", to.model)]
+    assert stages == ["VERSION_STAGE_REJECTED", "VERSION_STAGE_REJECTED", "VERSION_STAGE_LIVE"]
