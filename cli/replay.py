@@ -16,10 +16,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     replay.set_defaults(run=run)
 
 
-def command(address: str, ledger: Path, seconds: int, *, trips: Path | None, burst: bool = False) -> list[str]:
+def command(address: str, ledger: Path, seconds: int, *, trips: Path | None, burst: bool = False, fraud: bool = False) -> list[str]:
     """The command line of the simulator."""
     words = [sys.executable, "-m", "simulator", "--address", address, "--ledger", str(ledger), "--seconds", str(seconds)]
-    return words + (["--trips", str(trips.resolve())] if trips else []) + (["--burst"] if burst else [])
+    flags = [flag for flag, wanted in (("--burst", burst), ("--fraud", fraud)) if wanted]
+    return words + (["--trips", str(trips.resolve())] if trips else []) + flags
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from arterial.api.dqm.v1alpha1.dqm_service_pb2 import Incident
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
+from cli.answers import EtaAnswers, RadarAnswers
+from cli.story import Findings
+from simulator.faults import Fault
 
 
 @dataclass
@@ -25,6 +29,12 @@ class Observed:
     # Of all processes of the stack at one moment.
     peak_together_mb: float = 0.0
     seconds: float = 0.0
+    findings: Findings = field(default_factory=Findings)
+    fault: Fault | None = None
+    eta: EtaAnswers = field(default_factory=EtaAnswers)
+    radar: RadarAnswers = field(default_factory=RadarAnswers)
+    # What kept the story from its end; empty if nothing did.
+    story_error: str = ""
 
 
 def build(reply: pb.AuditResponse, observed: Observed) -> dict[str, Any]:
@@ -60,6 +70,7 @@ def build(reply: pb.AuditResponse, observed: Observed) -> dict[str, Any]:
             "freshness_p95_ms": p95,
             "first_surge_seconds": observed.first_surge_seconds,
         },
+        **_story(observed),
         "kills": observed.kills,
         "processes": {name: {"peak_rss_mb": round(value, 1)} for name, value in observed.peak_rss_mb.items()},
         "peak_rss_mb_together": round(observed.peak_together_mb, 1),
@@ -67,6 +78,38 @@ def build(reply: pb.AuditResponse, observed: Observed) -> dict[str, Any]:
         "sent_on_purpose": {key: value for key, value in asdict(observed).items() if key in ("malformed", "resent")},
         "problems": problems,
         "ok": not problems,
+    }
+
+
+def detected(observed: Observed) -> bool:
+    """True if the open incidents tell the fault's table, column and market: the first of them does."""
+    fault, incidents = observed.fault, observed.findings.incidents
+    if fault is None or not incidents:
+        return False
+    return any(tells(incident, fault) for incident in incidents)
+
+
+def tells(incident: Incident, fault: Fault) -> bool:
+    """True if an incident names the fault's table, market and, if it has one, column."""
+    right_table = incident.dataset in (f"lake/curated/{fault.topic}", f"lake/raw/{fault.topic}")
+    right_columns = not fault.columns or bool(set(fault.columns) & set(incident.columns[:3]))
+    return right_table and right_columns and incident.market == str(fault.city_id)
+
+
+def _story(observed: Observed) -> dict[str, Any]:
+    found = observed.findings
+    return {
+        "fault": str(observed.fault) if observed.fault else None,
+        "eta": observed.eta.report(),
+        "radar": observed.radar.report(),
+        "dss": {"series": found.series},
+        "dqm": {
+            "incidents": len(found.incidents),
+            "detected_fault": detected(observed),
+            "minutes_to_detect": found.minutes_to_detect,
+        },
+        "gate": {"blocked_runs": len(found.blocked), "released_runs": len(found.released)},
+        "lineage": {"nodes": len(found.nodes), "edges": len(found.edges), "impacted": len(found.impacted)},
     }
 
 
@@ -81,4 +124,21 @@ def _problems(reply: pb.AuditResponse, events: Mapping[str, int], observed: Obse
         "no cell had surge": observed.max_multiplier > 1.0 and observed.cells > 0,
         "the file is not in the lake": observed.file_rows is None or [file.rows for file in reply.files] == [observed.file_rows],
     }
+    checks |= _story_checks(observed)
     return [problem for problem, holds in checks.items() if not holds]
+
+
+def _story_checks(observed: Observed) -> dict[str, bool]:
+    found, faulty = observed.findings, observed.fault is not None
+    radar = observed.radar.report()
+    return {
+        observed.story_error or "the story": not observed.story_error,
+        "no model answered an ETA": bool(observed.eta.report()["model_version"]),
+        "nothing was profiled": found.series > 0,
+        "no decision on a payment": bool(radar["allow"] or radar["review"] or radar["block"]),
+        "no fraudster was caught": bool(radar["caught"]),
+        "an incident without a fault": faulty or not found.incidents,
+        "the fault was not detected as what it is": not faulty or detected(observed),
+        "no training run was held up and released": not faulty or bool(found.released),
+        "lineage knows nobody who is hit": not faulty or bool(found.impacted),
+    }

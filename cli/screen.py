@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from arterial.api.eta.v1alpha1.eta_service_pb2 import Eta
 from arterial.api.pricing.v1.pricing_service_pb2 import Surge
 
 WIDTH, HEIGHT = 56, 18
@@ -33,6 +34,7 @@ class View:
     kills: int = 0
     freshness_ms: float | None = None
     surges: Sequence[Surge] = ()
+    eta: Eta | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -73,6 +75,9 @@ def _line(view: View) -> str:
     parts += [f"{len(view.surges)} cells", f"hottest x{hottest:.2f}"]
     if view.freshness_ms is not None:
         parts.append(f"freshness {view.freshness_ms:.0f} ms")
+    if view.eta is not None:
+        low, high = next(((i.low_seconds, i.high_seconds) for i in view.eta.intervals if i.coverage_percent == 80), (0.0, 0.0))
+        parts.append(f"ETA {view.eta.seconds:.0f} s ({low:.0f} to {high:.0f}) by {view.eta.model_version or 'rule'}")
     if view.backfilled:
         parts.append(f"backfilled {view.backfilled[0]:,} of {view.backfilled[1]:,}")
     return ", ".join(parts)

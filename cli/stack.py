@@ -17,7 +17,7 @@ from chassis.errors import ArterialError, Reason
 from deploy.local.services import SERVICES
 from deploy.local.supervisor import Stack, listening, read_state, rss_mb, serving
 
-START_SECONDS = 120
+START_SECONDS = 240
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

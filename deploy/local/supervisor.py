@@ -26,6 +26,8 @@ WATCH_SECONDS = 0.2
 # A service that ends again and again is restarted ever later, so that it does not eat the machine.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 10.0
 STABLE_SECONDS = 20.0
+# All services start at once: on a busy laptop of two cores the last one is up after a minute or two.
+HEALTHY_SECONDS = 180.0
 # Threads of the C library keep memory arenas of their own: two are enough for processes that share a laptop.
 FRUGAL = {"MALLOC_ARENA_MAX": "2"}
 _START = {"kafka": kafka.start, "redis": redis.start, "postgres": postgres.start, "clickhouse": clickhouse.start}
@@ -121,8 +123,10 @@ class Stack:
     async def _healthy(self, service: Service) -> None:
         began = time.monotonic()
         while not await serving(self.places.address(service.name)):
-            if time.monotonic() - began > 60:
-                raise StartError(f"{service.name} was not healthy within 60 s; its log: {self._services[service.name].log}")
+            if time.monotonic() - began > HEALTHY_SECONDS:
+                raise StartError(
+                    f"{service.name} was not healthy within {HEALTHY_SECONDS:.0f} s; its log: {self._services[service.name].log}"
+                )
             await asyncio.sleep(0.1)
         self._say(f"{service.name} is up ({time.monotonic() - began:.1f} s)")
 

@@ -39,10 +39,10 @@ SECONDS = "travel_seconds"
 # The only columns that training sees. 5 is TripEvent.STATUS_COMPLETED: no other trip has a travel time.
 SQL = f"""
 SELECT
-    tupleElement(pickup_position, 'latitude') AS {ORIGIN[0]},
-    tupleElement(pickup_position, 'longitude') AS {ORIGIN[1]},
-    tupleElement(dropoff_position, 'latitude') AS {DESTINATION[0]},
-    tupleElement(dropoff_position, 'longitude') AS {DESTINATION[1]},
+    pickup_position_latitude AS {ORIGIN[0]},
+    pickup_position_longitude AS {ORIGIN[1]},
+    dropoff_position_latitude AS {DESTINATION[0]},
+    dropoff_position_longitude AS {DESTINATION[1]},
     toUnixTimestamp64Micro(pickup_time) / 1000000 AS {DEPARTURE},
     duration_seconds AS {SECONDS}
 FROM `{TRIPS}`

@@ -58,7 +58,8 @@ def test_features_know_position_and_time_only() -> None:
     assert (found["hour_of_day"], found["day_of_week"]) == (6.0, 3.0)
     [model] = definition().outputs
     known = {column.column for name, inputs in model.columns.items() if name != SECONDS for column in inputs}
-    assert known == {"pickup_position", "dropoff_position", "pickup_time"}
+    positions = {f"{end}_position_{degrees}" for end in ("pickup", "dropoff") for degrees in ("latitude", "longitude")}
+    assert known == {*positions, "pickup_time"}
     assert [column.column for column in model.columns[SECONDS]] == ["duration_seconds"]
 
 

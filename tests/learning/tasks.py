@@ -12,7 +12,7 @@ from chassis import resources
 from chassis.config import LakeConfig, OlapConfig
 from chassis.lake import Step, Table
 from chassis.learning.task import Task
-from simulator.columns import Events
+from simulator.columns import Events, schema_of
 from simulator.history import TRIPS, History, join_days
 from simulator.parameters import MARKETS, Market
 
@@ -30,9 +30,9 @@ def trips(first: date = FIRST, days: int = DAYS, markets: Sequence[Market] = SMA
 
 def fill(lake: LakeConfig, events: Events) -> None:
     """Writes trips as the curated table has them."""
-    columns = {name: column for name, column in events.columns.items() if name != "region"}
-    dates = pc.strftime(columns["trip_requested_at"].cast(pa.timestamp("us", "UTC")), "%Y-%m-%d")
-    rows = pa.table({**columns, "event_date": dates, "region": pa.repeat("local", events.count)})
+    rows = pa.Table.from_batches([schema_of(TRIPS).decode(events.encode(TRIPS))]).drop_columns("region")
+    dates = pc.strftime(rows["trip_requested_at"].cast(pa.timestamp("us", "UTC")), "%Y-%m-%d")
+    rows = rows.append_column("event_date", dates).append_column("region", pa.repeat("local", events.count))
     Table.open_or_create(lake, "curated/trips", rows.schema, ("event_date", "region")).append(rows, {"test": Step(None, 1)})
 
 
