@@ -20,6 +20,7 @@ from chassis import kafka
 from chassis.config import OlapConfig, RpcConfig
 from chassis.desired import Desired, DesiredFeed
 from chassis.lake import Table
+from chassis.lineage import Lineage
 from chassis.testing import context
 from services.ingestion.config import IngestionConfig
 from services.ingestion.stream import RawStream
@@ -81,7 +82,7 @@ async def ingest(places: Engines) -> tuple[float, float]:
     )
     worker_context = context()
     feed = DesiredFeed(desired(), config.state_dir, None)
-    worker = RawStream(config, worker_context, feed)
+    worker = RawStream(config, worker_context, feed, Lineage(None, config.cell.name, worker_context.clock))
     began, cpu = time.monotonic(), cpu_seconds()
     running = asyncio.create_task(worker.run())
     while await asyncio.to_thread(committed, config) < ROWS:

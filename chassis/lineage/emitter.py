@@ -90,15 +90,17 @@ class Lineage:
     async def _send(self, taken: dict[str, tuple[Statement | Callable[[], Statement], float]]) -> bool:
         """True if what was taken is done with: sent, or unfit to be sent."""
         made = await asyncio.to_thread(self._made, taken)
+        for subject, entry in taken.items():
+            if subject not in made and self._pending.get(subject) is entry:
+                del self._pending[subject]  # no news, or unfit
         try:
             await self._put([event for _, event in made.values()])
         except ArterialError as error:
             _log.info("lineage service away, trying again", error=str(error), pending=len(self._pending))
             return False
-        for subject, entry in taken.items():
-            if subject in made:
-                self._sent[subject] = made[subject][0]
-            if self._pending.get(subject) is entry:
+        for subject, (statement, _) in made.items():
+            self._sent[subject] = statement
+            if self._pending.get(subject) is taken[subject]:
                 del self._pending[subject]
         return True
 
@@ -114,8 +116,8 @@ class Lineage:
                     continue
                 build = job_event if isinstance(statement, JobDefinition) else ownership_event
                 made[subject] = (statement, build(statement, self._cell, at))  # type: ignore[arg-type]
-            except Exception:
-                _log.exception("lineage cannot be told", subject=subject)
+            except Exception as error:  # lineage must never end a process that does its work
+                _log.error("lineage cannot be told", subject=subject, error=repr(error)[:500])
         return made
 
     async def _put(self, events: Sequence[str]) -> None:
@@ -125,7 +127,8 @@ class Lineage:
         from arterial.api.lineage.v1alpha1 import lineage_service_pb2, lineage_service_pb2_grpc
         from chassis.rpc.client import channel
 
-        async with channel(self._address) as connection:
+        # Tried again here, with longer pauses than a call's own.
+        async with channel(self._address, attempts=1) as connection:
             stub = lineage_service_pb2_grpc.LineageServiceStub(connection)
             try:
                 await stub.PutEvents(lineage_service_pb2.PutEventsRequest(events=events), timeout=PUT_SECONDS)

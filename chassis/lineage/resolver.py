@@ -43,7 +43,8 @@ def parsed(sql: str, dialect: str) -> tuple[Any, list[str], Any]:
     try:
         tree = sqlglot.parse_one(sql, dialect=dialect)
     except (sqlglot.errors.SqlglotError, ValueError, RecursionError) as error:
-        raise SqlNotUnderstood(f"not understood as {dialect}: {str(error)[:200]}") from error
+        said = re.sub(r"\x1b\[\d+m", "", str(error))  # underlined for terminals
+        raise SqlNotUnderstood(f"not understood as {dialect}: {said[:200]}") from error
     if isinstance(tree, (exp.Insert, exp.Create)):
         query, target, names = tree.expression, tree.this, []
         if isinstance(target, exp.Schema):
@@ -134,6 +135,7 @@ class Scope:
         self._aliases: dict[str, Any] = {}
         self._values: dict[str, Inputs] = {}
         self._sources: dict[str, Relation] = {}
+        self._windows: dict[str, Any] = {}
         self._shared: set[str] = set()
         self._resolving: list[str] = []
 
@@ -152,6 +154,7 @@ class Scope:
         """Resolves one SELECT."""
         result = Relation()
         self._from(query, result)
+        self._windows = {self._resolver.fold(window.name): window for window in query.args.get("windows") or ()}
         for projection in query.expressions:
             for alias in _aliases(projection):
                 self._aliases.setdefault(self._resolver.fold(alias.alias), alias.this)
@@ -267,6 +270,8 @@ class Scope:
                 add(result, relation.rows, combined(how, FILTER))
             else:
                 stack += _parts(current, how)
+                if isinstance(current, exp.Window) and current.args.get("alias"):
+                    stack += _parts(self._windows.get(self._resolver.fold(current.alias), exp.null()), how)
         return result
 
     def _column(self, column: Any) -> Inputs:

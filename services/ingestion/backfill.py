@@ -10,14 +10,15 @@ from chassis.clock import Clock
 from chassis.desired import Desired, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.lake import Step
+from chassis.lineage import JobDefinition, emitting
 from chassis.logs import logger
 from chassis.process import Context
-from chassis.recordfiles import Batch, SourceFile, open_file
+from chassis.recordfiles import Batch, RecordFile, SourceFile, open_file
 from chassis.topics import Topic
-from chassis.wire import BUILTIN_IDS
+from chassis.wire import BUILTIN_IDS, Schemas
 from services.ingestion.config import IngestionConfig
 from services.ingestion.raw import RawTable
-from services.ingestion.rows import Records
+from services.ingestion.rows import Records, raw_job
 from services.ingestion.supersession import is_superseded
 
 _log = logger(__name__)
@@ -34,12 +35,13 @@ async def backfill(config: IngestionConfig, context: Context) -> None:
     if not config.backfill_files:
         raise ArterialError(Reason.INVALID_REQUEST, "backfill_files names no file")
     files = await asyncio.to_thread(_open, config.backfill_files)
-    async with follow_desired(config, context) as feed:
+    async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
         topics = [_topic(feed.current, file) for file in files]
         tables: dict[str, RawTable] = {}
         for file, topic in zip(files, topics, strict=True):
             if topic.name not in tables:
                 tables[topic.name] = await asyncio.to_thread(RawTable, config.cell, config.lake, topic, feed.schemas)
+            lineage.emit(_job(file, topic, feed.schemas))
             await load(tables[topic.name], file, context.clock, context.stopping)
 
 
@@ -62,6 +64,12 @@ async def load(table: RawTable, file: SourceFile, clock: Clock, stopping: asynci
         done = await asyncio.to_thread(_commit, table, file, batch, done, clock.now())
         print(f"{file.source} {done} {file.rows}", flush=True, file=sys.stdout)
     _log.info("backfill done", source=file.source, topic=table.topic.name, rows=done, of=file.rows)
+
+
+def _job(file: SourceFile, topic: Topic, schemas: Schemas) -> JobDefinition:
+    """A job of its own for each file: what a table was made from is not forgotten. Columns of trip files are not those of events."""
+    name = f"ingestion.backfill.{file.source.removeprefix('file:')[:12]}"
+    return raw_job(file.source, topic.name, schemas.builtin(topic.message), name=name, known=isinstance(file, RecordFile))
 
 
 def _open(paths: tuple[Path, ...]) -> list[SourceFile]:

@@ -1,7 +1,7 @@
 """The curated zone: each topic's events deduplicated by (event_id, event_time), and `trips`, one row per trip, kept current."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 
@@ -11,6 +11,8 @@ import pyarrow.dataset as ds
 
 from chassis.config import LakeConfig
 from chassis.lake import Added, Step, Table
+from chassis.lineage import JobDefinition
+from chassis.lineage.tables import transformed
 from chassis.topics import Topic
 from services.ingestion.commits import good_files, take
 from services.ingestion.dates import UNKNOWN_DATE, date_of, dated
@@ -32,9 +34,12 @@ _KEY = ["event_id", "event_time"]
 class Curated:
     """The curated tables of one topic; the only writer of them. Its progress is in each table's own transactions."""
 
-    def __init__(self, lake: LakeConfig, topic: Topic) -> None:
+    def __init__(self, lake: LakeConfig, topic: Topic, tell: Callable[[JobDefinition], None] | None = None) -> None:
+        """`tell` is given what is made from what, at the start and when raw has other columns."""
         self._lake = lake
         self._topic = topic
+        self._tell = tell
+        self._told: pa.Schema | None = None
         self._app_id = table_name(topic.name)
         self._raw: Table | None = None
         self._targets: dict[str, Table] = {}
@@ -50,14 +55,21 @@ class Curated:
         self._raw.refresh()
         if self._raw.version == self._seen:
             return False
+        self._tell_jobs(pa.schema(self._raw.handle.schema()))
         more = self._follow(self._raw, f"curated/{self._topic.name}")
         resting = False
-        if self._topic.message.endswith(".TripEvent"):
+        if _has_trips(self._topic):
             resting = time.monotonic() < self._trips_rest_until
             more |= not resting and self._follow_timed(self._raw)
         if not more and not resting:
             self._seen = self._raw.version
         return more
+
+    def _tell_jobs(self, raw: pa.Schema) -> None:
+        if self._tell is not None and raw != self._told:
+            self._told = raw
+            for job in jobs(self._topic, raw):
+                self._tell(job)
 
     def _follow_timed(self, raw: Table) -> bool:
         began = time.monotonic()
@@ -129,10 +141,28 @@ def _typed(spans: pa.Table) -> list[dict[str, pa.Scalar]]:
     return [{name: spans[name][row] for name in spans.column_names} for row in range(spans.num_rows)]
 
 
+def _has_trips(topic: Topic) -> bool:
+    return topic.message.endswith(".TripEvent")
+
+
+def jobs(topic: Topic, raw: pa.Schema) -> list[JobDefinition]:
+    """What the curated tables of a topic are made from, given the columns of raw."""
+    source, given = f"lake/{table_name(topic.name)}", taken(raw)
+    made = [(topic.name, transformed(f"lake/curated/{topic.name}", source, given, [dated], [_first_of_each]))]
+    if _has_trips(topic):
+        made.append(("trips", transformed(f"lake/{TRIPS}", source, given, [], [latest_trips])))
+    return [JobDefinition(f"ingestion.curated.{name}", (source,), (output,)) for name, output in made]
+
+
+def taken(raw: pa.Schema) -> pa.Schema:
+    """The columns of raw that are read."""
+    known = [field for field in raw if field.name not in _RAW_ONLY and field.name != "region"]
+    return pa.schema([*known, pa.field("region", pa.string())])
+
+
 def _read(raw: Table, files: Sequence[Added]) -> pa.Table:
     """Rows of raw files, with the cell's region and without what only raw needs."""
-    known = [field for field in pa.schema(raw.handle.schema()) if field.name not in _RAW_ONLY and field.name != "region"]
-    parts = [pa.schema([*known, pa.field("region", pa.string())]).empty_table()]
+    parts = [taken(pa.schema(raw.handle.schema())).empty_table()]
     for added in files:
         rows = raw.read_file(added)
         rows = rows.select([name for name in rows.column_names if name not in _RAW_ONLY])

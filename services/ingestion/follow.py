@@ -11,6 +11,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from arterial.api.controlplane.v1 import specs_pb2
 from chassis import kafka, olap
 from chassis.desired import DesiredFeed, follow_desired
+from chassis.lineage import Lineage, emitting
 from chassis.logs import logger
 from chassis.process import Context
 from services.ingestion.config import IngestionConfig
@@ -33,8 +34,8 @@ async def follow(config: IngestionConfig, context: Context) -> None:
     """Runs all followers until the process is stopped."""
     async with follow_desired(config, context) as feed:
         await kafka.ensure_topics(config.kafka, [DEAD_LETTERS])
-        followers = Followers(config, context, feed)
-        async with asyncio.TaskGroup() as group:
+        async with emitting(config, context) as lineage, asyncio.TaskGroup() as group:
+            followers = Followers(config, context, feed, lineage)
             group.create_task(followers.curated())
             group.create_task(followers.live())
             group.create_task(followers.dead_letters())
@@ -43,8 +44,9 @@ async def follow(config: IngestionConfig, context: Context) -> None:
 class Followers:
     """Three loops, each over all topics that its pipeline declares."""
 
-    def __init__(self, config: IngestionConfig, context: Context, feed: DesiredFeed) -> None:
+    def __init__(self, config: IngestionConfig, context: Context, feed: DesiredFeed, lineage: Lineage) -> None:
         self._config = config
+        self._lineage = lineage
         self._context = context
         self._feed = feed
 
@@ -56,7 +58,7 @@ class Followers:
             topic = self._feed.current.topics[name]
             if not topic.curated:
                 return False
-            table = tables.setdefault(name, Curated(self._config.lake, topic))
+            table = tables.setdefault(name, Curated(self._config.lake, topic, self._lineage.emit))
             return await asyncio.to_thread(table.step)
 
         await self._loop(specs_pb2.PIPELINE_ROLE_CURATED, step, lambda name: tables.pop(name, None))
@@ -75,7 +77,7 @@ class Followers:
                 if client is None:
                     client = await olap.connect(self._config.olap)
                     stack.push_async_callback(client.close)
-                table = tables.setdefault(name, Live(self._config.lake, self._config.olap, topic))
+                table = tables.setdefault(name, Live(self._config.lake, self._config.olap, topic, self._lineage))
                 return await table.step(client)
 
             await self._loop(specs_pb2.PIPELINE_ROLE_LIVE, step, lambda name: tables.pop(name, None))

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 from clickhouse_connect.driver.asyncclient import AsyncClient
@@ -9,6 +11,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from chassis.config import LakeConfig, OlapConfig
 from chassis.lake import Added, Commit, Table
 from chassis.lakesql import source
+from chassis.lineage import JobDefinition, Lineage, from_sql
 from chassis.olap import column_type, quoted
 from chassis.topics import Topic
 from services.ingestion.commits import good_files, take
@@ -62,8 +65,9 @@ async def live_version(client: AsyncClient, database: str, topic: str) -> int:
 class Live:
     """The live table of one topic; the only loader of it."""
 
-    def __init__(self, lake: LakeConfig, olap: OlapConfig, topic: Topic) -> None:
+    def __init__(self, lake: LakeConfig, olap: OlapConfig, topic: Topic, lineage: Lineage | None = None) -> None:
         self._lake = lake
+        self._lineage = lineage
         self._database = olap.database
         self._topic = topic
         self._raw: Table | None = None
@@ -107,6 +111,8 @@ class Live:
         for statement in create_statements(self._database, self._topic.name, schema):
             await client.command(statement)
         self._columns = columns_of(schema)
+        if self._lineage is not None:
+            self._lineage.emit_from(job_name(self._topic.name), partial(job, self._topic.name, self._columns))
 
     async def _load_snapshot(self, client: AsyncClient, raw: Table) -> bool:
         """A follower without progress loads the files of one version into its empty table and goes on after it."""
@@ -126,16 +132,33 @@ class Live:
         self._version = version
 
     def _insert(self, added: Added, condition: str) -> str:
-        names = [field.name for field in self._columns]
-        columns = ", ".join(f"`{name}`" for name in names)
         table = table_name(self._topic.name)
+        names = [field.name for field in self._columns]
+        rows = source(self._lake, table, [added], pa.schema(self._columns), names) + condition
         # The path of a file is unique within its table for ever, so it stands for the version too.
-        token = quoted(f"{table}:{added.path}")
-        return (
-            f"INSERT INTO `{self._database}`.`{self._topic.name}` ({columns}) "
-            f"SELECT {columns} FROM {source(self._lake, table, [added], pa.schema(self._columns), names)}{condition} "
-            f"SETTINGS insert_deduplication_token = {token}, {ONE_BLOCK}"
-        )
+        return insert_statement(f"`{self._database}`.`{self._topic.name}`", names, rows, f"{table}:{added.path}")
+
+
+def insert_statement(target: str, names: Sequence[str], rows: str, token: str) -> str:
+    """Loads `rows`, a table expression with or without a condition, once for each token."""
+    columns = ", ".join(f"`{name}`" for name in names)
+    return (
+        f"INSERT INTO {target} ({columns}) SELECT {columns} FROM {rows} SETTINGS insert_deduplication_token = {quoted(token)}, {ONE_BLOCK}"
+    )
+
+
+def job_name(topic: str) -> str:
+    """Name of the job that loads a live table."""
+    return f"ingestion.live.{topic}"
+
+
+def job(topic: str, columns: Sequence[pa.Field]) -> JobDefinition:
+    """What a live table is made from, by the statement that loads it."""
+    raw, live = f"lake/{table_name(topic)}", f"olap/live/{topic}"
+    sql = insert_statement(f"`{live}`", [field.name for field in columns], f"`{raw}`", raw)
+    found = from_sql(job_name(topic), sql, live, {raw: {field.name: str(field.type) for field in columns}})
+    types = {field.name: _column_type(field) for field in columns}
+    return replace(found, outputs=[replace(output, types=types) for output in found.outputs])
 
 
 def _in_force(raw: Table, commits: Sequence[Commit]) -> list[Commit]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from chassis.judge import Judged
+from chassis.lineage.definition import JobDefinition, Output, identity
 from chassis.wire import Schema
 
 PARTITION_BY = ("ingest_date", "region", "dead")
@@ -52,6 +53,15 @@ def crc(value: bytes | None) -> int:
 def payload_columns(columns: pa.RecordBatch) -> pa.RecordBatch:
     """The payload's own `region` gives way to the cell's: it becomes `payload_region`."""
     return columns.rename_columns(["payload_region" if name == "region" else name for name in columns.schema.names])
+
+
+def raw_job(source: str, topic: str, schema: Schema, *, name: str = "", known: bool = True) -> JobDefinition:
+    """What the raw table of a topic is made from: the records of a dataset, payload column by payload column, if they are `known` there."""
+    payload = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema.arrow], schema=schema.arrow)
+    names = dict(zip(payload_columns(payload).schema.names, schema.arrow.names, strict=True))
+    types = {field.name: str(field.type) for field in raw_schema(schema)}
+    output = Output(f"lake/raw/{topic}", identity(source, names) if known else {}, types)
+    return JobDefinition(name or f"ingestion.raw.{topic}", (source,), (output,))
 
 
 def raw_schema(schema: Schema) -> pa.Schema:

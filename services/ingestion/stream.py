@@ -13,6 +13,7 @@ from arterial.api.controlplane.v1 import specs_pb2
 from chassis import kafka
 from chassis.desired import Desired, DesiredFeed, follow_desired
 from chassis.lake import Step, Superseded
+from chassis.lineage import Lineage, emitting
 from chassis.logs import logger
 from chassis.process import Context
 from chassis.telemetry import TRACEPARENT, links_from
@@ -21,7 +22,7 @@ from chassis.wire import HEADER_BYTES
 from services.ingestion.config import IngestionConfig
 from services.ingestion.continuity import Continuity
 from services.ingestion.raw import RawTable
-from services.ingestion.rows import Records
+from services.ingestion.rows import Records, raw_job
 
 GROUP = "ingestion-raw"
 # One fetch's worth of records at most, so that signals and rebalances are heard between fetches.
@@ -33,8 +34,8 @@ _log = logger(__name__)
 
 async def stream(config: IngestionConfig, context: Context) -> None:
     """Runs until the process is stopped."""
-    async with follow_desired(config, context) as feed:
-        await RawStream(config, context, feed).run()
+    async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
+        await RawStream(config, context, feed, lineage).run()
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -57,8 +58,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 class RawStream:
     """One worker: fetches, buffers, commits a topic when its interval is over or its buffer is full."""
 
-    def __init__(self, config: IngestionConfig, context: Context, feed: DesiredFeed) -> None:
+    def __init__(self, config: IngestionConfig, context: Context, feed: DesiredFeed, lineage: Lineage) -> None:
         self._config = config
+        self._lineage = lineage
         self._context = context
         self._feed = feed
         self._assignment = Assignment()
@@ -97,6 +99,7 @@ class RawStream:
             known = self._tables.get(name)
             if known is None or known.topic != topic:
                 self._tables[name] = await asyncio.to_thread(RawTable, self._config.cell, self._config.lake, topic, self._feed.schemas)
+                self._lineage.emit(raw_job(f"kafka/{name}", name, self._feed.schemas.builtin(topic.message)))
         if topics.keys() != (self._consumer.subscription() or set()):
             self._consumer.subscribe(list(topics), listener=self._assignment)
         paused = {name for name in topics if self._pipeline(name).paused}

@@ -54,6 +54,9 @@ def _short(item: ColumnInput) -> tuple[str, str]:
         (f"SELECT arrayMap(x -> x, tags) AS t, row_number() OVER (PARTITION BY city ORDER BY fare) AS n FROM `{TRIPS}`", {
             "t": {("trips.tags", "TRANSFORMATION")}, "n": {("trips.city", "INWINDOW"), ("trips.fare", "INWINDOW")},
         }),
+        (f"SELECT sum(fare) OVER w AS s FROM `{TRIPS}` WINDOW w AS (PARTITION BY city), v AS (PARTITION BY status)", {
+            "s": {("trips.fare", "AGGREGATION"), ("trips.city", "INWINDOW")},
+        }),
         (f"SELECT trip_id, tag FROM `{TRIPS}` ARRAY JOIN tags AS tag", {
             "trip_id": {("trips.trip_id", "IDENTITY")}, "tag": {("trips.tags", "TRANSFORMATION")}, "rows": {("trips.tags", "INJOIN")},
         }),
