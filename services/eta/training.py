@@ -107,18 +107,11 @@ def _floats(rows: pa.Table, name: str) -> Floats:
     return np.asarray(rows[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
-def fitted(trips: Trips, settings: Settings = SETTINGS) -> tuple[TravelTimeModel, Trips, Trips]:
-    """A model of the oldest trips, calibrated on the next; it, the trips that it saw, and the newest, which it did not see."""
-    count = len(trips.seconds)
-    fit, calibrate = trips.where(slice(0, int(count * FIT_SHARE))), trips.where(slice(int(count * FIT_SHARE), _seen(count)))
+def fitted(fit: Trips, calibrate: Trips, settings: Settings = SETTINGS) -> TravelTimeModel:
+    """A model of some trips, whose intervals are calibrated on others, later ones."""
     model = fit_quantiles(features(columns_of(fit.legs)), log_pace(fit.seconds, fit.legs.distance_m()), QUANTILES, settings)
     actual = log_pace(calibrate.seconds, calibrate.legs.distance_m())
-    widths = margins(actual, model.predict(features(columns_of(calibrate.legs))))
-    return TravelTimeModel(model, widths), trips.where(slice(0, _seen(count))), trips.where(slice(_seen(count), count))
-
-
-def _seen(count: int) -> int:
-    return int(count * (FIT_SHARE + CALIBRATE_SHARE))
+    return TravelTimeModel(model, margins(actual, model.predict(features(columns_of(calibrate.legs)))))
 
 
 def measured(model: TravelTimeModel, test: Trips) -> dict[str, float]:
@@ -166,7 +159,9 @@ async def train(task: Task, log: Log) -> Candidate:
     log(f"{rows.num_rows} completed trips; left out: " + ", ".join(f"{reason} {count}" for reason, count in left_out.items()))
     if len(trips.seconds) < LEAST_TRIPS:
         raise ArterialError(Reason.REFUSED, f"{len(trips.seconds)} trips are too few to learn from, {LEAST_TRIPS} are needed")
-    model, seen, test = fitted(trips)
+    to_fit, to_calibrate = (int(len(trips.seconds) * share) for share in (FIT_SHARE, FIT_SHARE + CALIBRATE_SHARE))
+    model = fitted(trips.where(slice(0, to_fit)), trips.where(slice(to_fit, to_calibrate)))
+    seen, test = trips.where(slice(0, to_calibrate)), trips.where(slice(to_calibrate, len(trips.seconds)))
     policy = eta_policy(task.desired)
     metrics = measured(model, test) | {
         "reference_mae_seconds": mean_absolute_error(test.seconds, reference_seconds(test.legs.distance_m(), policy)),

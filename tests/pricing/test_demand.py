@@ -1,16 +1,28 @@
 """The demand model: from simulated history, against the plain mean, and what it says of places that it never saw."""
 
 from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from h3.api import basic_int
 
-from chassis.config import LakeConfig, OlapConfig
+from arterial.api.controlplane.v1 import resource_pb2
+from arterial.api.pricing.v1 import pricing_service_pb2 as pb
+from arterial.api.types.v1 import standing_pb2
+from chassis import kv, testing
+from chassis.config import KvConfig, LakeConfig, OlapConfig
 from chassis.errors import ArterialError, Reason
-from chassis.learning.artefact import Artefacts
+from chassis.learning.artefact import Artefact, Artefacts
+from chassis.learning.serving import ServedModel
+from chassis.learning.task import Task
 from services.controlplane.promotion import gate_failures
 from services.pricing.demand import from_artefact
 from services.pricing.demand_training import MONDAY_HOUR, REQUESTS, Counts, Weekly, definition, train
+from services.pricing.handler import Demand, PricingHandler
+from services.pricing.policy import surge_policy
+from services.pricing.store import surge_store
 from tests.learning.tasks import FIRST, SMALL, fill, task, trips
 
 TRAINER = "services.pricing.demand_training:train"
@@ -33,6 +45,30 @@ async def test_a_version_from_history_beats_the_mean_of_the_hour(lake_config: La
     assert model.knows(1, int(cells[0]))
     assert not model.knows(2, int(cells[0]))
     assert not model.knows(1, int(cells[0]) + 1)
+    await _answers(run, saved)
+
+
+async def _answers(run: Task, saved: Artefact) -> None:
+    """What the service says once the version is live: of a cell that it knows, of another, and without the model."""
+    store = surge_store(kv.connect(KvConfig(url="redis://127.0.0.1:1")))
+    served: ServedModel[Demand] = ServedModel("demand", run.models, Path(run.lake.root), from_artefact, possible=(0.0, 1e6))
+    handler = PricingHandler(store, served, lambda: surge_policy(run.desired), testing.ManualClock(3_600_000_000.0 + 59))
+    context: Any = None
+    cell = int(from_artefact(saved).cells[0, 1])
+    nothing = await handler.ForecastDemand(pb.ForecastDemandRequest(city_id=1, cell=cell), context)
+    assert (nothing.standing.source, nothing.model_version) == (standing_pb2.VALUE_SOURCE_NONE, "")
+    status = resource_pb2.ModelStatus(live=resource_pb2.ServedVersion(version=saved.version, path=saved.path, sha256=saved.sha256))
+    assert await served.apply(status)
+    answer = await handler.ForecastDemand(pb.ForecastDemandRequest(city_id=1, cell=basic_int.cell_to_center_child(cell, 9)), context)
+    assert (answer.cell, answer.hour.seconds, answer.model_version) == (cell, 3_600_000_000, saved.version)
+    assert answer.standing.source == standing_pb2.VALUE_SOURCE_MODEL_ESTIMATE
+    expected = from_artefact(saved).predict(np.array([cell]), np.array([1_000_000]))[0]
+    assert answer.requests_milli == round(1000 * float(expected)) > 0
+    elsewhere = await handler.ForecastDemand(pb.ForecastDemandRequest(city_id=2, cell=cell), context)
+    assert (elsewhere.standing.source, elsewhere.requests_milli) == (standing_pb2.VALUE_SOURCE_NONE, 0)
+    with pytest.raises(ArterialError) as refused:
+        await handler.ForecastDemand(pb.ForecastDemandRequest(city_id=1, cell=12345), context)
+    assert refused.value.reason is Reason.INVALID_REQUEST
 
 
 async def test_a_window_that_is_too_short_teaches_nothing(lake_config: LakeConfig, olap_config: OlapConfig) -> None:
