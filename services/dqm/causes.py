@@ -154,7 +154,10 @@ def _finding(judged: Judged, market: str, kind: Kind, columns: tuple[str, ...], 
     frame, evidence = judged.frame, strongest(points)
     strength = abs(evidence[0].deviations) if evidence else 0.0
     grown = 1 + int(np.log(max(strength / LEAST_STRENGTH, 1.0)) / np.log(SEVERITY_FACTOR))
-    severity = 4 if kind is Kind.STALE else int(np.clip(round((grown + residual(judged, market).score) / 2), 1, 4))
+    # The components have a say where what they cannot explain lies in the very columns.
+    rest = residual(judged, market)
+    score = rest.score if not columns or set(columns) & set(rest.columns) else 0
+    severity = 4 if kind is Kind.STALE else int(np.clip(round((grown + score) / 2), 1, 4))
     return Finding(kind, frame.dataset, str(frame.dates[-1]), market, columns, severity, evidence, int(frame.versions[-1]))
 
 

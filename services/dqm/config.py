@@ -17,6 +17,8 @@ class DqmConfig(ServiceConfig):
     poll_seconds: float = Field(default=2.0, gt=0)
     # A date is judged when its partitions, and those before it, have not changed for so long: what is being written looks like a fault.
     quiet_seconds: float = Field(default=10.0, ge=0)
+    # And bad news only after so long: a load that pauses for a moment looks like lost rows.
+    confirm_seconds: float = Field(default=20.0, ge=0)
     # And at the latest so long after a change, so that a table that is never quiet is judged, too.
     patience_seconds: float = Field(default=600.0, ge=0)
     # A partition that is due counts as missing after so long: its rows may be on their way.

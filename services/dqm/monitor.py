@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -43,6 +44,16 @@ def rules_of(policy: specs_pb2.QualityPolicySpec, history_days: int) -> Rules:
     return Rules(thresholds, policy.judged_days, policy.settle_seconds, history_days)
 
 
+@dataclass(frozen=True)
+class _Due:
+    """A date to judge, the first date of its history, and the datasets whose partition is missing."""
+
+    date: str
+    first: str
+    missing: Sequence[str]
+    rules: Rules
+
+
 class Monitor:
     """Judges partitions. One of them runs in a cell."""
 
@@ -66,6 +77,8 @@ class Monitor:
         self._partitions: dict[str, dict[str, int]] = {}
         self._frames: dict[str, tuple[Profiled, str, Frame | None]] = {}
         self._quiet = Quiet(config.quiet_seconds, config.patience_seconds)
+        self._certain = Quiet(config.confirm_seconds, config.patience_seconds)
+        self._doubted: dict[str, str] = {}
         self._late = Quiet(config.late_seconds, np.inf)
         self._not_judged: dict[tuple[str, str], int] = {}
         self._judged: dict[str, str] | None = None
@@ -109,12 +122,21 @@ class Monitor:
         again = hit and now - self._judged_at.get(date, now) >= self._config.refresh_seconds
         self._judged_at.setdefault(date, now)
         if self._judged.get(date) == fingerprint and not again:
-            self._quiet.done(date)
+            self._settled(date)
             return
-        if again or self._quiet.ripe(date, json.dumps(stands_on), now):
-            await self._judge(date, first, missing, rules, fingerprint)
-            self._judged[date], self._judged_at[date] = fingerprint, now
-            self._quiet.done(date)
+        state = json.dumps(stands_on)
+        ripe, certain = self._quiet.ripe(date, state, now), self._certain.ripe(date, state, now)
+        if again or (ripe and (certain or self._doubted.get(date) != state)):
+            if await self._judge(_Due(date, first, missing, rules), fingerprint, certain=again or certain):
+                self._judged[date], self._judged_at[date] = fingerprint, now
+                self._settled(date)
+            else:
+                self._doubted[date] = state
+
+    def _settled(self, date: str) -> None:
+        self._quiet.done(date)
+        self._certain.done(date)
+        self._doubted.pop(date, None)
 
     def _missing(self, name: str, date: str, rules: Rules, now: float) -> bool:
         """True if a partition is due, has been for a while, and is not there. While its history still comes, nothing is late."""
@@ -134,20 +156,23 @@ class Monitor:
     def _entity(self, dataset: str) -> str:
         return self._desired().datasets[dataset].dataset.entity_column
 
-    async def _judge(self, date: str, first: str, missing: Sequence[str], rules: Rules, fingerprint: str) -> None:
-        """Judges a date in all datasets, and writes what was found."""
+    async def _judge(self, due: _Due, fingerprint: str, *, certain: bool) -> bool:
+        """Judges a date in all datasets, and writes what was found; unless it is bad news that is not certain yet: then False."""
+        date = due.date
         earlier = [incident for incident in self._incidents if incident.finding.date != date]
-        seen: dict[str, Seen] = {name: Seen((missing_partition(name, date),), 4, 0, 0) for name in missing}
-        versions = dict.fromkeys(missing, -1)
+        seen: dict[str, Seen] = {name: Seen((missing_partition(name, date),), 4, 0, 0) for name in due.missing}
+        versions = dict.fromkeys(due.missing, -1)
         for name in sorted(self._partitions):
-            told = await self._frame(name, first) if date in self._partitions[name] else None
+            told = await self._frame(name, due.first) if date in self._partitions[name] else None
             if told is not None and 0 <= told.day(np.datetime64(date)) < len(told.dates):
                 versions[name] = self._partitions[name][date]
-                seen[name] = await asyncio.to_thread(look, told, date, self._entity(name), earlier, rules)
+                seen[name] = await asyncio.to_thread(look, told, date, self._entity(name), earlier, due.rules)
         findings = [finding for of_dataset in seen.values() for finding in of_dataset.findings]
         relations = await self._relations.relations(findings) if self._relations is not None and findings else Relations()
         own = [incident for incident in self._incidents if incident.finding.date == date]
         reconciled = reconcile(own, cluster(findings, relations), [name for name, of_dataset in seen.items() if not of_dataset.unknown])
+        if reconciled.opened and not certain:
+            return False
 
         def verdicts(open_ones: Sequence[Incident]) -> list[Partition]:
             return [partition(name, date, versions[name], of_dataset, open_ones) for name, of_dataset in seen.items()]
@@ -158,6 +183,7 @@ class Monitor:
             _log.warning("incident opened", dataset=finding.dataset, date=date, kind=finding.kind.name, market=finding.market)
         for incident in reconciled.resolved:
             _log.info("incident resolved", incident_id=incident.incident_id, summary=incident.summary)
+        return True
 
     async def _frame(self, name: str, first: str) -> Frame | None:
         """The series of a dataset from a date on, asked for once as long as nothing changed."""

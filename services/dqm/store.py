@@ -38,6 +38,8 @@ PARTITIONS = sa.Table(
     sa.Column("judged_at", sa.DateTime(timezone=True)),
 )
 JUDGEMENTS = sa.Table("judgements", _metadata, sa.Column("partition_date", sa.Text, primary_key=True), sa.Column("fingerprint", sa.Text))
+# Rows of one statement: PostgreSQL takes 32,767 parameters at most.
+_BATCH = 1_000
 # Columns of a verdict: a row that is the same in all of them is left as it is, and is not reported again.
 _OF_VERDICT = ("table_version", "verdict", "reasons", "incident_ids", "score", "series", "deviating")
 
@@ -156,8 +158,11 @@ async def _put(
     connection: AsyncConnection, partitions: Sequence[Partition], now: datetime, unless: sa.ColumnElement[bool] | None = None
 ) -> None:
     """Writes verdicts; those that say something new wait to be reported. Of the same version, rows that are as in `unless` are left."""
-    if not partitions:
-        return
+    for first in range(0, len(partitions), _BATCH):
+        await connection.execute(_upsert(partitions[first : first + _BATCH], now, unless))
+
+
+def _upsert(partitions: Sequence[Partition], now: datetime, unless: sa.ColumnElement[bool] | None) -> sa.Executable:
     rows = [
         {
             "dataset": partition.dataset,
@@ -176,10 +181,9 @@ async def _put(
     differs = sa.or_(*(PARTITIONS.c[name].is_distinct_from(statement.excluded[name]) for name in _OF_VERDICT))
     if unless is not None:
         differs = sa.and_(differs, sa.or_(PARTITIONS.c.table_version != statement.excluded.table_version, sa.not_(unless)))
-    upsert = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=["dataset", "partition_date"], set_=taken | {"revision": PARTITIONS.c.revision + 1}, where=differs
     )
-    await connection.execute(upsert)
 
 
 def _columns(finding: Finding, sentence: str) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Quality:
         self.statistics, self.lineage = Statistics(), KnownLineage()  # type: ignore[abstract]
         self.partitions = TakenVerdicts()  # type: ignore[abstract]
         self.port, self.rpc_port, self.folder, self.database_url = free_port(), free_port(), folder, database_url
-        self.dss_port, self.late_seconds = self.port, 0.2
+        self.dss_port, self.late_seconds, self.confirm_seconds = self.port, 0.2, 0.2
         (folder / "resources").mkdir()
         policy = next(part for part in (SEED_RESOURCES / "dqm.yaml").read_text().split("---") if "QualityPolicy" in part)
         (folder / "resources" / "all.yaml").write_text("\n---\n".join([policy, *(MONITORED.format(name=name) for name in DATASETS)]))
@@ -155,6 +155,7 @@ class Quality:
             rpc=RpcConfig(port=self.rpc_port, drain_seconds=1),
             poll_seconds=0.05,
             quiet_seconds=0.1,
+            confirm_seconds=self.confirm_seconds,
             late_seconds=self.late_seconds,
         )
 

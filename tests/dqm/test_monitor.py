@@ -158,6 +158,23 @@ async def test_a_faulty_day_is_no_history(quality: Quality) -> None:
         assert all(incident.kind == pb.INCIDENT_KIND_VOLUME and incident.market == "" for incident in found.values())
 
 
+async def test_a_load_that_pauses_is_no_fault(quality: Quality) -> None:
+    """Half of a partition is there when it is first looked at; the rest comes before anybody is told."""
+    made = tables(quality, with_fault(clean(), "halved_volume", 0, 2))
+    whole = clean()
+    quality.confirm_seconds = 10.0
+    async with quality.monitoring(NOW), quality.serving() as stub:
+
+        async def looked_at() -> bool:
+            return quality.statistics.full_reads >= len(DATASETS)
+
+        await eventually(looked_at, "a look at the half", timeout=20)
+        assert made.rows[2, -1] < whole.rows[2, -1]
+        quality.statistics.frames |= {EVENTS: told(whole, EVENTS, corrected=1), TRIPS: told(whole, TRIPS, corrected=1)}
+        await verdict(quality, EVENTS, LAST, VERDICT_PASS)
+        assert not (await stub.ListIncidents(pb.ListIncidentsRequest())).incidents
+
+
 async def test_short_history_is_unknown(quality: Quality) -> None:
     """A new table is neither good nor bad."""
     whole = frame(clean(), PAYMENTS)
