@@ -16,6 +16,8 @@ GOOD = {
     "kafka": {"bootstrap": "127.0.0.1:9092"},
     "kv": {"url": "redis://127.0.0.1:6379"},
     "checkpoints": {"root": "/tmp/checkpoints"},
+    "lake": {"root": "/tmp/lake"},
+    "models": {"root": "/tmp/models"},
     "rpc": {"port": 7000},
 }
 
