@@ -18,19 +18,21 @@ from deploy.local.supervisor import read_state
 def arterial(data_dir: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Runs the command line."""
     command = [sys.executable, "-m", "cli", "--data-dir", str(data_dir), "--output", "json", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Path]:
     """The data folder of a detached stack."""
     data_dir = tmp_path / "stack"
-    started = arterial(data_dir, "up", "--detach")
-    assert started.returncode == 0, started.stdout + started.stderr
-    yield data_dir
-    state = read_state(data_dir)
-    if state is not None:
-        os.kill(state["pid"], signal.SIGKILL)
+    try:
+        started = arterial(data_dir, "up", "--detach")
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield data_dir
+    finally:
+        state = read_state(data_dir)
+        if state is not None:
+            os.kill(state["pid"], signal.SIGKILL)
 
 
 def pids(data_dir: Path) -> list[int]:
