@@ -178,6 +178,7 @@ async def test_lineage_follows_the_training_sql() -> None:
     assert job.inputs == (PAYMENTS,)
     columns = {name: {each.column for each in inputs} for name, inputs in job.outputs[0].columns.items()}
     assert set(FEATURES.names) < columns.keys()
-    assert columns["device_accounts_1d"] == {"account_id", "device_fingerprint", "event_time", "stage"}
+    # The event id is in the order of the window.
+    assert columns["device_accounts_1d"] == {"account_id", "device_fingerprint", "event_time", "event_id", "stage"}
     assert columns["amount"] == {"amount_amount_minor"}
     assert "payment_id" in columns["fraud"]
