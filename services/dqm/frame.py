@@ -12,6 +12,8 @@ Floats = NDArray[np.float64]
 Dates = NDArray[np.datetime64]
 # A column whose values lie within so many seconds of its partition's date, on nearly all days, tells times.
 NEAR_SECONDS, NEAR_SHARE = 40 * 86_400.0, 0.9
+# The lake's own columns begin with it.
+COORDINATE_PREFIX = "_"
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,16 @@ def frame(dataset: str, partitions: dict[str, int], series: Sequence[Points]) ->
 
 
 def prepared(told: Frame, entity_column: str) -> Frame:
-    """The frame as it is judged: missing markets have zero rows, times are told from midnight, rows per entity are a series too."""
-    return _with_rows_per_entity(_with_times_of_day(_with_absent_markets(told)), entity_column)
+    """The frame as it is judged: without coordinates, missing markets have zero rows, times are told from midnight, and rows per entity
+    are a series too.
+    """
+    return _with_rows_per_entity(_with_times_of_day(_with_absent_markets(_without_coordinates(told))), entity_column)
+
+
+def _without_coordinates(told: Frame) -> Frame:
+    """Columns like `_offset` and `_topic` tell how a row arrived: another source, or a correction, moves them and nothing is wrong."""
+    kept = ~np.char.startswith(told.columns, COORDINATE_PREFIX)
+    return replace(told, markets=told.markets[kept], columns=told.columns[kept], metrics=told.metrics[kept], values=told.values[kept])
 
 
 def _with_absent_markets(told: Frame) -> Frame:
