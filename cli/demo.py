@@ -28,7 +28,8 @@ from cli.screen import Screen, View
 from cli.story import Story, StoryError
 from cli.storyfiles import StoryFiles
 from deploy.local.child import Child, StartError
-from deploy.local.supervisor import Stack, rss_mb
+from deploy.local.memory import pss_mb
+from deploy.local.supervisor import Stack
 from simulator.producer import Ledger
 
 CITY_ID = 1
@@ -116,8 +117,7 @@ class Demo:
             reply = await self._audit(end_us)
             failing.cancel()
         finally:
-            self._observed.peak_rss_mb = dict(self._stack.peak_rss_mb)
-            self._observed.peak_together_mb = self._stack.peak_together_mb
+            self._observed.memory = self._stack.peaks
             if self._producer is not None:
                 await self._producer.stop()
             await self._stack.stop()
@@ -243,8 +243,8 @@ class Demo:
             view.rate, view.published = progress["records"] - view.published, progress["records"]
             self._observed.resent = progress["resent"]
         view.eta = self._observed.eta.last
-        peaks = self._stack.peak_rss_mb
-        peaks["simulator"] = max(peaks.get("simulator", 0.0), rss_mb(self._producer.pid))
+        peaks = self._stack.peaks.each_mb
+        peaks["simulator"] = max(peaks.get("simulator", 0.0), await asyncio.to_thread(pss_mb, self._producer.pid))
         with suppress(ArterialError):
             view.lag = sum(lag.lag_offsets for lag in await self._lags() if not lag.topic.startswith(FLOWING))
 
@@ -294,6 +294,6 @@ class Demo:
 
 def _summary(document: dict[str, object]) -> list[str]:
     lines = [f"{key}: {json.dumps(document[key])}" for key in ("events", "backfill", "surge", "fault", *STORY, "kills", "seconds")]
-    lines.append(f"memory: {document['peak_rss_mb_together']} MB at most, all processes of the stack together")
+    lines.append(f"memory: {document['peak_pss_mb_together']} MB at most, all processes of the stack together")
     problems: list[str] = document["problems"]  # type: ignore[assignment]
     return lines + (["everything is as it should be"] if document["ok"] else [f"NOT OK: {problem}" for problem in problems])

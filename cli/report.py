@@ -10,6 +10,7 @@ from arterial.api.dqm.v1alpha1.dqm_service_pb2 import Incident
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
 from cli.answers import EtaAnswers, RadarAnswers
 from cli.story import Findings
+from deploy.local.memory import Peaks
 from simulator.faults import Fault
 
 
@@ -25,9 +26,7 @@ class Observed:
     first_surge_seconds: float | None = None
     freshness_ms: list[float] = field(default_factory=list)
     file_rows: int | None = None
-    peak_rss_mb: Mapping[str, float] = field(default_factory=dict)
-    # Of all processes of the stack at one moment.
-    peak_together_mb: float = 0.0
+    memory: Peaks = field(default_factory=Peaks)
     seconds: float = 0.0
     findings: Findings = field(default_factory=Findings)
     fault: Fault | None = None
@@ -72,8 +71,9 @@ def build(reply: pb.AuditResponse, observed: Observed) -> dict[str, Any]:
         },
         **_story(observed),
         "kills": observed.kills,
-        "processes": {name: {"peak_rss_mb": round(value, 1)} for name, value in observed.peak_rss_mb.items()},
-        "peak_rss_mb_together": round(observed.peak_together_mb, 1),
+        "processes": {name: {"peak_pss_mb": round(value, 1)} for name, value in observed.memory.each_mb.items()},
+        # Proportional: pages that processes share count once.
+        "peak_pss_mb_together": round(observed.memory.together_mb, 1),
         "seconds": round(observed.seconds, 1),
         "sent_on_purpose": {key: value for key, value in asdict(observed).items() if key in ("malformed", "resent")},
         "problems": problems,

@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 
 from chassis.errors import ArterialError, Reason
+from deploy.local.memory import pss_mb
 from deploy.local.services import SERVICES
-from deploy.local.supervisor import Stack, listening, read_state, rss_mb, serving
+from deploy.local.supervisor import Stack, listening, read_state, serving
 
 START_SECONDS = 240
 
@@ -96,15 +97,15 @@ async def run_status(arguments: argparse.Namespace) -> int:
         alive = psutil.pid_exists(process["pid"])
         port = process["port"]
         healthy = alive and (port is None or await (serving(f"127.0.0.1:{port}") if name in rpc else listening(port)))
-        rows.append({"process": name, "pid": process["pid"], "healthy": healthy, "port": port, "rss_mb": round(rss_mb(process["pid"]), 1)})
+        rows.append({"process": name, "pid": process["pid"], "healthy": healthy, "port": port, "pss_mb": round(pss_mb(process["pid"]), 1)})
     if arguments.output == "json":
         print(json.dumps({"processes": rows, "addresses": state["addresses"]}))
     else:
-        print(f"{'process':<20}{'pid':>8}  {'health':<10}{'port':>6}{'rss MB':>9}")
+        print(f"{'process':<20}{'pid':>8}  {'health':<10}{'port':>6}{'pss MB':>9}")
         for row in rows:
             health = "healthy" if row["healthy"] else "NOT OK"
-            print(f"{row['process']:<20}{row['pid']:>8}  {health:<10}{row['port'] or '-':>6}{row['rss_mb']:>9}")
-        print(f"{'together':<46}{sum(float(str(row['rss_mb'])) for row in rows):>7.0f}")
+            print(f"{row['process']:<20}{row['pid']:>8}  {health:<10}{row['port'] or '-':>6}{row['pss_mb']:>9}")
+        print(f"{'together':<46}{sum(float(str(row['pss_mb'])) for row in rows):>7.0f}")
     return 0 if all(row["healthy"] for row in rows) else 1
 
 

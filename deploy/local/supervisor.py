@@ -19,10 +19,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local import clickhouse, kafka, postgres, redis
 from deploy.local.child import LOOPBACK, Child, StartError, free_port
+from deploy.local.memory import Peaks
 from deploy.local.services import DATABASES, ENGINES, SERVICES, Places, Service
 
 STATE_FILE = "stack.json"
 WATCH_SECONDS = 0.2
+# Memory is looked at this often: the look itself costs some milliseconds of CPU.
+SAMPLE_SECONDS = 2.0
 # A service that ends again and again is restarted ever later, so that it does not eat the machine.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 10.0
 STABLE_SECONDS = 20.0
@@ -52,9 +55,8 @@ class Stack:
         self._engines: dict[str, Child] = {}
         self._services: dict[str, Child] = {}
         self._restarts: dict[str, _Restarts] = {}
-        # Largest resident memory seen, of each process, and of all at one moment.
-        self.peak_rss_mb: dict[str, float] = {}
-        self.peak_together_mb = 0.0
+        self.peaks = Peaks()
+        self._sampled = 0.0
         names = [*ENGINES, *(service.name for service in SERVICES if service.port)]
         self.places = Places({name: free_port() for name in names}, self.data_dir, otlp_endpoint)
         self._failed: asyncio.Future[str] | None = None
@@ -137,7 +139,7 @@ class Stack:
                     self._failed.set_result(f"{name} ended with status {child.process.returncode}; its log: {child.log}")
             for service in SERVICES:
                 self._restart_if_ended(service)
-            self._sample()
+            await self._sample()
             await asyncio.sleep(WATCH_SECONDS)
 
     def _restart_if_ended(self, service: Service) -> None:
@@ -155,11 +157,11 @@ class Stack:
             self._start_service(service)
             self._save()
 
-    def _sample(self) -> None:
-        now = {name: rss_mb(child.pid) for name, child in (self._engines | self._services).items()}
-        for name, value in now.items():
-            self.peak_rss_mb[name] = max(self.peak_rss_mb.get(name, 0.0), value)
-        self.peak_together_mb = max(self.peak_together_mb, sum(now.values()))
+    async def _sample(self) -> None:
+        if time.monotonic() < self._sampled + SAMPLE_SECONDS:
+            return
+        self._sampled = time.monotonic()
+        await asyncio.to_thread(self.peaks.sample, {name: child.pid for name, child in (self._engines | self._services).items()})
 
     def _save(self) -> None:
         children = self._engines | self._services
@@ -183,17 +185,6 @@ def read_state(data_dir: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = json.loads(file.read_text())
     return state if psutil.pid_exists(state["pid"]) else None
-
-
-def rss_mb(pid: int) -> float:
-    """Resident memory of a process and what its children have of their own, MB; 0 if it is gone."""
-    try:
-        process = psutil.Process(pid)
-        own = process.memory_info().rss
-        children = sum(child.memory_info().rss - child.memory_info().shared for child in process.children(recursive=True))
-    except psutil.Error:
-        return 0.0
-    return float(own + children) / 1e6
 
 
 async def serving(address: str) -> bool:
