@@ -1,17 +1,10 @@
 """OpenTelemetry: traces and metrics over OTLP, and `traceparent` for what crosses gRPC and Kafka."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Link, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -23,29 +16,32 @@ MAX_LINKS = 32
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
+class Provider(Protocol):
+    """What must be stopped at the end."""
+
+    def shutdown(self) -> object:
+        """Exports what is pending and stops."""
+
+
 class Telemetry:
-    """The providers of a process. Without an endpoint spans are not recorded and metrics not exported."""
+    """Tracer and meter of a process. Without an endpoint nothing is recorded, and nothing of the SDK imported."""
 
     def __init__(self, config: TelemetryConfig, service: str, cell: str) -> None:
-        resource = Resource.create({"service.name": service, "service.namespace": "arterial", "arterial.cell": cell})
-        readers = []
-        self._traces = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(config.sample_ratio))
-        if config.otlp_endpoint is not None:
-            plain = not config.otlp_endpoint.startswith("https://")
-            self._traces.add_span_processor(
-                BatchSpanProcessor(OTLPSpanExporter(config.otlp_endpoint, insecure=plain), schedule_delay_millis=1000)
-            )
-            exporter = OTLPMetricExporter(config.otlp_endpoint, insecure=plain)
-            readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=config.metrics_interval_seconds * 1000))
-        self._metrics = MeterProvider(readers, resource=resource)
         self.enabled = config.otlp_endpoint is not None
-        self.tracer = self._traces.get_tracer("arterial") if self.enabled else trace.NoOpTracer()
-        self.meter: metrics.Meter = self._metrics.get_meter("arterial")
+        self.tracer: trace.Tracer = trace.NoOpTracer()
+        self.meter: metrics.Meter = metrics.NoOpMeter("arterial")
+        self._providers: tuple[Provider, ...] = ()
+        if config.otlp_endpoint is not None:
+            from chassis.exporting import providers
+
+            traces, meters = providers(config, config.otlp_endpoint, {"service.name": service, "arterial.cell": cell})
+            self._providers = (traces, meters)
+            self.tracer, self.meter = traces.get_tracer("arterial"), meters.get_meter("arterial")
 
     def shutdown(self) -> None:
         """Exports what is pending and stops."""
-        self._traces.shutdown()
-        self._metrics.shutdown()
+        for provider in self._providers:
+            provider.shutdown()
 
 
 def traceparent() -> str | None:

@@ -1,67 +1,19 @@
 """Starts one role of eta."""
 
-from collections.abc import Callable
-
-import grpc
-
-from arterial.api.eta.v1alpha1 import eta_service_pb2, eta_service_pb2_grpc
-from chassis import kv, process
-from chassis.desired import follow_desired
-from chassis.learning.artefact import Artefact
-from chassis.learning.serving import serving
-from chassis.learning.training import work as take_runs
-from chassis.lineage import JobDefinition, emitting
-from chassis.process import Context
-from chassis.rpc.server import serve as serve_rpc
-from services.eta.answers import POSSIBLE_SECONDS
+from chassis import process
 from services.eta.config import EtaConfig
-from services.eta.handler import EtaHandler, TravelTimes
-from services.eta.policy import eta_policy
-from services.eta.store import speed_store
-from services.eta.stream import combine, stream
 
-# The trainer of each kind of run; only the process that trains imports it.
-TRAINERS = {"eta-train": "services.eta.training:train"}
-
-
-async def serve(config: EtaConfig, context: Context) -> None:
-    """Role `serve`: the RPCs."""
-    from services.eta.model import from_artefact
-
-    build: Callable[[Artefact], TravelTimes] = from_artefact
-    redis = kv.connect(config.kv)
-    async with (
-        follow_desired(config, context) as feed,
-        serving("eta", config.models, build, config=config, feed=feed, possible=POSSIBLE_SECONDS) as model,
-    ):
-
-        def register(server: grpc.aio.Server) -> list[str]:
-            handler = EtaHandler(speed_store(redis), model, lambda: eta_policy(feed.current), context.clock)
-            eta_service_pb2_grpc.add_EtaServiceServicer_to_server(handler, server)
-            return [eta_service_pb2.DESCRIPTOR.services_by_name["EtaService"].full_name]
-
-        try:
-            await serve_rpc(config.rpc, register, context)
-        finally:
-            await redis.aclose()
-
-
-async def work(config: EtaConfig, context: Context) -> None:
-    """Role `work`: training."""
-    async with emitting(config, context) as lineage:
-        lineage.emit_from("eta.train", _training_job)
-        await take_runs(config, context, TRAINERS)
-
-
-def _training_job() -> JobDefinition:
-    from services.eta.training import definition
-
-    return definition()
+ROLES = {
+    "serve": "services.eta.serving:serve",
+    "combine": "services.eta.stream:combine",
+    "stream": "services.eta.stream:stream",
+    "work": "services.eta.work:work",
+}
 
 
 def main() -> None:
     """Console script."""
-    process.main("arterial-eta", EtaConfig, {"serve": serve, "combine": combine, "stream": stream, "work": work})
+    process.main("arterial-eta", EtaConfig, ROLES)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,19 @@
 """Starts one role of ingestion."""
 
-from chassis import kafka, process
-from chassis.desired import follow_desired
-from chassis.process import Context
-from chassis.rpc.server import serve as serve_rpc
-from services.ingestion.backfill import backfill
+from chassis import process
 from services.ingestion.config import IngestionConfig
-from services.ingestion.follow import follow
-from services.ingestion.stream import stream
 
-
-async def serve(config: IngestionConfig, context: Context) -> None:
-    """Role `serve`: the RPCs."""
-    import grpc
-
-    from arterial.api.ingestion.v1 import ingestion_service_pb2, ingestion_service_pb2_grpc
-    from services.ingestion.handler import IngestionHandler
-    from services.ingestion.publish import Publisher
-
-    producer = kafka.producer(config.kafka)
-    async with follow_desired(config, context) as feed:
-        await kafka.ensure_topics(config.kafka, feed.current.topics.values())
-        await producer.start()
-
-        def register(server: grpc.aio.Server) -> list[str]:
-            handler = IngestionHandler(config, feed, Publisher(producer, feed), context.clock)
-            ingestion_service_pb2_grpc.add_IngestionServiceServicer_to_server(handler, server)
-            return [ingestion_service_pb2.DESCRIPTOR.services_by_name["IngestionService"].full_name]
-
-        try:
-            await serve_rpc(config.rpc, register, context)
-        finally:
-            await producer.stop()
+ROLES = {
+    "serve": "services.ingestion.serving:serve",
+    "stream": "services.ingestion.stream:stream",
+    "follow": "services.ingestion.follow:follow",
+    "backfill": "services.ingestion.backfill:backfill",
+}
 
 
 def main() -> None:
     """Console script."""
-    process.main("arterial-ingestion", IngestionConfig, {"serve": serve, "stream": stream, "follow": follow, "backfill": backfill})
+    process.main("arterial-ingestion", IngestionConfig, ROLES)
 
 
 if __name__ == "__main__":

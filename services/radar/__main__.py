@@ -1,45 +1,19 @@
 """Starts one role of radar."""
 
-import grpc
-
-from arterial.api.radar.v1alpha1 import radar_service_pb2 as pb
-from arterial.api.radar.v1alpha1 import radar_service_pb2_grpc
 from chassis import process
-from chassis.desired import follow_desired
-from chassis.process import Context
-from chassis.rpc.server import serve as serve_rpc
-from services.radar.assessing import Assessor
 from services.radar.config import RadarConfig
-from services.radar.handler import RadarHandler
-from services.radar.policy import risk_policy
-from services.radar.stream import SOURCES, combine, scoring, stores, stream
-from services.radar.velocities import RecentHeads
-from services.radar.work import work
 
-
-async def serve(config: RadarConfig, context: Context) -> None:
-    """Role `serve`: the RPCs."""
-    async with follow_desired(config, context) as feed, stores(config) as (velocities, store), scoring(config, feed) as scorer:
-        assessor = Assessor(velocities, store, scorer, context.clock, config.cell.region)
-
-        def register(server: grpc.aio.Server) -> list[str]:
-            handler = RadarHandler(
-                assessor,
-                store,
-                RecentHeads(velocities),
-                lambda: risk_policy(feed.current),
-                partitions=lambda: feed.current.topics[SOURCES[0]].partitions,
-                clock=context.clock,
-            )
-            radar_service_pb2_grpc.add_RadarServiceServicer_to_server(handler, server)
-            return [pb.DESCRIPTOR.services_by_name["RadarService"].full_name]
-
-        await serve_rpc(config.rpc, register, context)
+ROLES = {
+    "serve": "services.radar.serving:serve",
+    "combine": "services.radar.stream:combine",
+    "stream": "services.radar.stream:stream",
+    "work": "services.radar.work:work",
+}
 
 
 def main() -> None:
     """Console script."""
-    process.main("arterial-radar", RadarConfig, {"serve": serve, "combine": combine, "stream": stream, "work": work})
+    process.main("arterial-radar", RadarConfig, ROLES)
 
 
 if __name__ == "__main__":

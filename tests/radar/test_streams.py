@@ -24,8 +24,8 @@ from chassis.testing import eventually, running
 from chassis.topics import Topic
 from chassis.wire import frame, split
 from deploy.local.child import Child, free_port, port_open
-from services.radar.__main__ import serve
 from services.radar.config import RadarConfig
+from services.radar.serving import serve
 from services.radar.store import DecisionStore
 from services.radar.stream import combine
 
