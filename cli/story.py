@@ -106,7 +106,7 @@ class Story:
             await self.until(self._incident, "an incident is open")
             self.findings.minutes_to_detect = (self.findings.incidents[0].opened_at.ToMilliseconds() / 1000 - arrived) / 60
             await self._tell()
-            await self.until(lambda: self._suspended(runs), "training waits: the gate holds it up")
+            await self.until(lambda: self._blocked(runs, day), "the gate holds training up")
             assert self._files.correction is not None
             await self.load(self._files.correction)
             self._say("the correction, a source that supersedes the wrong one, is in the lake")
@@ -129,13 +129,14 @@ class Story:
 
     async def all_ready(self, day: str) -> bool:
         """True if the control plane has marked the day ready in every monitored table."""
-        found = [
-            (
-                await self._partitions.GetPartition(partitions.GetPartitionRequest(cell=CELL, dataset=name, partition_date=day))
-            ).partition.state
-            for name in MONITORED
-        ]
-        return all(state == partitions.PARTITION_STATE_READY for state in found)
+        return all(state == partitions.PARTITION_STATE_READY for state in (await self._states(day)).values())
+
+    async def _states(self, day: str) -> dict[str, "partitions.PartitionState.ValueType"]:
+        found = {}
+        for name in MONITORED:
+            request = partitions.GetPartitionRequest(cell=CELL, dataset=name, partition_date=day)
+            found[name] = (await self._partitions.GetPartition(request, timeout=5)).partition.state
+        return found
 
     async def _runs(self, ids: list[str]) -> list[jobs.Run]:
         return [(await self._jobs.GetRun(jobs.GetRunRequest(run_id=run_id), timeout=5)).run for run_id in ids]
@@ -147,13 +148,15 @@ class Story:
             raise StoryError(f"run of {failed[0].subject} failed: {'; '.join(failed[0].reasons)}")
         return all(run.state == jobs.RUN_STATE_SUCCEEDED for run in runs)
 
-    async def _suspended(self, ids: list[str]) -> bool:
-        held = [run for run in await self._runs(ids) if run.state == jobs.RUN_STATE_SUSPENDED and run.was_suspended]
-        for run in held:
-            if run.run_id not in self.findings.blocked:
+    async def _blocked(self, ids: list[str], day: str) -> bool:
+        """True once a run waits for a partition that an incident blocks; one that only waits for its verdict is not held up yet."""
+        blocked = [name for name, state in (await self._states(day)).items() if state == partitions.PARTITION_STATE_BLOCKED]
+        for run in await self._runs(ids):
+            reason = next((reason for reason in run.reasons if reason.startswith(tuple(f"{name} " for name in blocked))), "")
+            if run.state == jobs.RUN_STATE_SUSPENDED and reason and run.run_id not in self.findings.blocked:
                 self.findings.blocked.add(run.run_id)
-                self._say(f"training of {run.subject} is suspended: {run.reasons[0] if run.reasons else 'no reason given'}")
-        return bool(held)
+                self._say(f"training of {run.subject} is suspended: {reason}")
+        return bool(self.findings.blocked)
 
     async def _models_live(self) -> bool:
         live = {}
@@ -186,10 +189,8 @@ class Story:
 
     async def _look_back(self, runs: list[str]) -> None:
         self.findings.incidents = await self.incidents()
-        self.findings.released = {
-            run.run_id for run in await self._runs(runs) if run.was_suspended and run.state == jobs.RUN_STATE_SUCCEEDED
-        }
-        self.findings.blocked |= self.findings.released
+        succeeded = {run.run_id for run in await self._runs(runs) if run.state == jobs.RUN_STATE_SUCCEEDED}
+        self.findings.released = self.findings.blocked & succeeded
         datasets = (await self._dss.ListDatasets(dss.ListDatasetsRequest(page=_PAGE), timeout=10)).datasets
         self.findings.series = sum(dataset.series for dataset in datasets)
         for name in SOURCES:
