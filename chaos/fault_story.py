@@ -81,7 +81,7 @@ class Trial:
 
 
 async def run(seeds: int, first: int, history_seed: int) -> bool:
-    """True if at least ten of twelve faults were detected and no clean day raised an incident."""
+    """True if at least ten in twelve faults were detected and no clean day raised an incident."""
     with tempfile.TemporaryDirectory(prefix="arterial-chaos-") as name:
         folder = Path(name)
         files = storyfiles.write(folder / "files", time.time(), seed=history_seed, faulty=False, settle_seconds=SETTLE_SECONDS)
@@ -105,7 +105,7 @@ async def run(seeds: int, first: int, history_seed: int) -> bool:
 def main() -> None:
     """Exit status 0 if it held."""
     parser = argparse.ArgumentParser(prog="chaos.fault_story", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=12, help="how many faults (default 12)")
+    parser.add_argument("--seeds", type=int, default=4, help="how many faults (default 4, which takes under 5 minutes; 12 take 10)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--history", type=int, default=7, help="seed of the history (default 7)")
     arguments = parser.parse_args()
