@@ -91,7 +91,7 @@ class Demo:
         self._live_seconds = plot.live_seconds
         self._file = TripFile(plot.trips) if plot.trips else None
         self._began = time.monotonic()
-        self._observed = Observed(file_rows=self._file.rows if self._file else None)
+        self._observed = Observed(file=(self._file.source, self._file.rows) if self._file else None)
         self._view = View()
         self._stack = Stack(data_dir, say=lambda line: print(line, flush=True))
         self._producer: Child | None = None

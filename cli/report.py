@@ -25,7 +25,8 @@ class Observed:
     max_multiplier: float = 1.0
     first_surge_seconds: float | None = None
     freshness_ms: list[float] = field(default_factory=list)
-    file_rows: int | None = None
+    # Source and rows of the trip file, if one was given.
+    file: tuple[str, int] | None = None
     memory: Peaks = field(default_factory=Peaks)
     seconds: float = 0.0
     findings: Findings = field(default_factory=Findings)
@@ -122,7 +123,7 @@ def _problems(reply: pb.AuditResponse, events: Mapping[str, int], observed: Obse
         "resent records were not acknowledged as records of their own": events["acked_records"] - events["acked_ids"] >= 10,
         "no worker was killed": bool(observed.kills),
         "no cell had surge": observed.max_multiplier > 1.0 and observed.cells > 0,
-        "the file is not in the lake": observed.file_rows is None or [file.rows for file in reply.files] == [observed.file_rows],
+        "the file is not in the lake": observed.file is None or observed.file in [(file.source, file.rows) for file in reply.files],
     }
     checks |= _story_checks(observed)
     return [problem for problem, holds in checks.items() if not holds]

@@ -36,3 +36,13 @@ def test_the_report_counts_fraud_and_names_what_is_wrong() -> None:
     faulty = build(pb.AuditResponse(exact=True), Observed(radar=radar, fault=NULLS))
     assert "the fault was not detected as what it is" in faulty["problems"]
     assert faulty["dqm"] == {"incidents": 0, "detected_fault": False, "minutes_to_detect": None}
+
+
+def test_a_trip_file_is_looked_for_among_all_files() -> None:
+    """History is files too; the given one must be there with all its rows."""
+    file, history = pb.FileAudit(source="file:aa", rows=10), pb.FileAudit(source="file:bb", rows=10)
+    problem = "the file is not in the lake"
+    given = Observed(file=("file:aa", 10))
+    assert problem not in build(pb.AuditResponse(exact=True, files=[history, file]), given)["problems"]
+    for files in ([history], [history, pb.FileAudit(source="file:aa", rows=9)]):
+        assert problem in build(pb.AuditResponse(exact=True, files=files), given)["problems"]
