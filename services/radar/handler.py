@@ -10,7 +10,7 @@ from arterial.api.radar.v1alpha1 import radar_service_pb2 as pb
 from arterial.api.radar.v1alpha1 import radar_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2
 from chassis.clock import Clock
-from chassis.errors import ArterialError, Reason
+from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import next_token, page_bounds
 from chassis.partitioning import partition_of
 from services.radar.assessing import Assessor, aged, standing_of
@@ -66,6 +66,9 @@ class RadarHandler(radar_service_pb2_grpc.RadarServiceServicer):
 
     async def ResolveCase(self, request: pb.ResolveCaseRequest, context: ServicerContext) -> pb.ResolveCaseResponse:
         """Closes a case."""
+        broken = [Violation(name, "a null character") for name in ("case_id", "by", "note") if "\0" in getattr(request, name)]
+        if broken:
+            raise ArterialError(Reason.INVALID_REQUEST, "the verdict cannot be stored", violations=broken)
         return pb.ResolveCaseResponse(case=await self._store.resolve(request.case_id, request.verdict, request.by, request.note))
 
     def _told(self, made: Made) -> pb.Decision:

@@ -1,13 +1,24 @@
 """The feature set as ClickHouse SQL: the same values for every past payment event as were, or would have been, computed when it came.
 
-For every entity a ROWS window over (event_time, event_id) holds the newest HISTORY events in arrays, one per column, the event itself
-last; every feature is an expression over these arrays. `tests/radar` compares the values with the online ones.
+For one entity after the other a ROWS window over (event_time, event_id) holds its newest events in arrays, one per column, the event
+itself last; every feature is an expression over these arrays. `tests/radar` compares the values with the online ones.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from services.radar.features import CHARGED_BACK, HISTORY, LARGEST_AMOUNT, LEAST_AMOUNT, ONE_MILLI, Aggregate, Entity, Feature, FeatureSet
+from services.radar.features import (
+    AUTHORISED,
+    CHARGED_BACK,
+    HISTORY,
+    LARGEST_AMOUNT,
+    LEAST_AMOUNT,
+    ONE_MILLI,
+    Aggregate,
+    Entity,
+    Feature,
+    FeatureSet,
+)
 
 # Columns of a row of `events` by the name that a history has them under.
 _COLUMN_OF = {
@@ -19,9 +30,11 @@ _COLUMN_OF = {
     "device": "device",
 }
 _TEXT_OF = {Entity.ACCOUNT: "account_id", Entity.INSTRUMENT: "instrument_fingerprint", Entity.DEVICE: "device_fingerprint"}
+# Columns of `events` that every step hands on.
+_BASE = ("event_id", "payment_id", "time_us", "stage", "amount_minor", *Entity)
 PAYMENTS = "lake/curated/payment_events_v1"
-# Arrays of 256 per row: small blocks bound the memory of the engine.
-SETTINGS = "max_block_size = 8192, max_threads = 2"
+# Arrays of up to 256 values per row: small blocks bound the memory of the engine, and they must not be carried through the next sort.
+SETTINGS = "max_block_size = 8192, max_threads = 2, query_plan_execute_functions_after_sorting = 0"
 
 
 def features_sql(feature_set: FeatureSet, source: str, where: str = "1", extra: Iterable[str] = ()) -> str:
@@ -31,10 +44,14 @@ def features_sql(feature_set: FeatureSet, source: str, where: str = "1", extra: 
     for those that the features look at.
     """
     stages = ", ".join(str(stage) for stage in sorted(feature_set.stages))
-    windows = ",\n    ".join(f"of_{entity} AS ({_frame(entity)})" for entity in Entity)
-    arrays = ",\n    ".join(f"groupArray({_COLUMN_OF[name]}) OVER of_{entity} AS {entity}_{name}s" for entity, name in _needed(feature_set))
-    features = ",\n  ".join(f"{_expression(feature)} AS {feature.name}" for feature in feature_set.features)
-    selected = ", ".join(["hex(event_id) AS event", "payment_id", "time_us", *extra])
+    steps, done, previous = list[str](), list[str](), "events"
+    for entity in Entity:
+        features = [feature for feature in feature_set.features if feature.entity is entity]
+        if features:
+            steps.append(_step(entity, features, previous, done))
+            done += [feature.name for feature in features]
+            previous = f"{entity}_features"
+    selected = ", ".join(["hex(event_id) AS event", "payment_id", "time_us", *extra, *feature_set.names])
     return f"""WITH events AS (
   SELECT
     event_id,
@@ -45,21 +62,38 @@ def features_sql(feature_set: FeatureSet, source: str, where: str = "1", extra: 
     {", ".join(f"{_digest(_TEXT_OF[entity])} AS {entity}" for entity in Entity)}
   FROM {source}
   WHERE ifNull(stage, 0) IN ({stages})
-),
-histories AS (
-  SELECT
-    *,
-    {arrays}
-  FROM events
-  WINDOW
-    {windows}
-)
-SELECT
-  {selected},
-  {features}
-FROM histories
-WHERE stage = 1 AND ({where})
+){"".join(steps)}
+SELECT {selected}
+FROM {previous}
+WHERE stage = {AUTHORISED} AND ({where})
 SETTINGS {SETTINGS}"""
+
+
+def _step(entity: Entity, features: Sequence[Feature], previous: str, done: Sequence[str]) -> str:
+    """Histories of one entity, and its features, after which the arrays are dropped: sorting for the next entity moves numbers only.
+
+    A frame that only grows is aggregated step by step; one whose start moves is aggregated anew for every row, in memory that the engine
+    gives back at the end only. groupArrayLast keeps the last so many in a ring, which is turned so that the oldest stands first.
+    """
+    kept = ", ".join([*_BASE, *done])
+    turned = f"if(row_number() OVER of_{entity} > {HISTORY}, row_number() OVER of_{entity} % {HISTORY}, 0)"
+    arrays = ",\n    ".join(
+        f"arrayRotateLeft(groupArrayLast({HISTORY})({_COLUMN_OF[name]}) OVER of_{entity}, {turned}) AS {entity}_{name}s"
+        for name in _needed(features)
+    )
+    expressions = ",\n    ".join(f"{_expression(feature)} AS {feature.name}" for feature in features)
+    return f""",
+{entity}_histories AS (
+  SELECT {kept},
+    {arrays}
+  FROM {previous}
+  WINDOW of_{entity} AS ({_frame(entity)})
+),
+{entity}_features AS (
+  SELECT {kept},
+    {expressions}
+  FROM {entity}_histories
+)"""
 
 
 def training_sql(feature_set: FeatureSet, first: datetime, end: datetime, label_delay_seconds: int) -> str:
@@ -99,23 +133,21 @@ def _digest(column: str) -> str:
 def _frame(entity: Entity) -> str:
     """Events without the entity have nothing in common: each is alone."""
     return (
-        f"PARTITION BY {entity}, if({entity} = 0, event_id, '') "
-        f"ORDER BY time_us, event_id ROWS BETWEEN {HISTORY - 1} PRECEDING AND CURRENT ROW"
+        f"PARTITION BY {entity}, if({entity} = 0, event_id, '') ORDER BY time_us, event_id ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
     )
 
 
-def _needed(feature_set: FeatureSet) -> list[tuple[Entity, str]]:
-    """The arrays that the features read, as (entity, column)."""
-    found: dict[tuple[Entity, str], None] = {}
-    for feature in feature_set.features:
+def _needed(features: Iterable[Feature]) -> list[str]:
+    """The columns whose arrays the features of one entity read."""
+    found: dict[str, None] = {}
+    for feature in features:
         if feature.aggregate is Aggregate.AMOUNT:
             continue
-        names = ["time", "stage"]
+        found.update(dict.fromkeys(("time", "stage")))
         if feature.aggregate in (Aggregate.SUM, Aggregate.RATIO_TO_MEAN):
-            names.append("amount")
+            found["amount"] = None
         if feature.of is not None:
-            names.append(feature.of.value)
-        found.update(dict.fromkeys((feature.entity, name) for name in names))
+            found[feature.of.value] = None
     return list(found)
 
 

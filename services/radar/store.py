@@ -1,12 +1,14 @@
 """Decisions and review cases in PostgreSQL. The first decision on a payment event stays; what needs a person opens a case with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from arterial.api.radar.v1alpha1 import radar_service_pb2 as pb
@@ -27,7 +29,7 @@ CASES = sa.Table(
     _metadata,
     sa.Column("case_id", sa.Text, primary_key=True),
     sa.Column("number", sa.BigInteger, sa.Identity()),
-    sa.Column("account_id", sa.Text),
+    sa.Column("account_id", sa.LargeBinary),
     sa.Column("state", sa.Integer),
     sa.Column("opened_at", sa.DateTime(timezone=True)),
     sa.Column("resolved_at", sa.DateTime(timezone=True)),
@@ -65,50 +67,62 @@ class DecisionStore:
         Review and block open a case of the account, or join its open one. Raises DEPENDENCY_UNAVAILABLE.
         """
         held: list[Made] = []
-        try:
-            for start in range(0, len(made), CHUNK):
+        for start in range(0, len(made), CHUNK):
+            with _answering():
                 async with self._engine.begin() as connection:
                     held += await _remember(connection, made[start : start + CHUNK])
-        except (DBAPIError, OSError) as error:
-            raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"the decision store does not answer: {error!r}") from error
         return held
 
     async def known(self, payment_event_ids: Sequence[bytes]) -> dict[bytes, Made]:
         """Decisions that there are, by payment event. Raises DEPENDENCY_UNAVAILABLE."""
-        try:
+        with _answering():
             async with self._engine.connect() as connection:
                 return await _known(connection, payment_event_ids)
-        except (DBAPIError, OSError) as error:
-            raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"the decision store does not answer: {error!r}") from error
 
     async def cases(self, state: pb.ReviewCase.State.ValueType, start: int, end: int) -> tuple[list[pb.ReviewCase], int]:
-        """Cases in a state (all for UNSPECIFIED), oldest first, and how many there are."""
+        """Cases in a state (all for UNSPECIFIED), oldest first, and how many there are. Raises DEPENDENCY_UNAVAILABLE."""
         condition = CASES.c.state == state if state else sa.true()
-        async with self._engine.connect() as connection:
-            total = await connection.scalar(sa.select(sa.func.count()).select_from(CASES).where(condition))
-            rows = await connection.execute(sa.select(CASES).where(condition).order_by(CASES.c.number).offset(start).limit(end - start))
-            return await _with_decisions(connection, rows.all()), int(total or 0)
+        with _answering():
+            async with self._engine.connect() as connection:
+                total = await connection.scalar(sa.select(sa.func.count()).select_from(CASES).where(condition))
+                rows = await connection.execute(sa.select(CASES).where(condition).order_by(CASES.c.number).offset(start).limit(end - start))
+                return await _with_decisions(connection, rows.all()), int(total or 0)
 
     async def resolve(self, case_id: str, verdict: pb.ReviewCase.State.ValueType, by: str, note: str) -> pb.ReviewCase:
-        """Closes an open case. Raises NOT_FOUND, or REFUSED if it has another verdict."""
-        async with self._engine.begin() as connection:
-            row = (await connection.execute(sa.select(CASES).where(CASES.c.case_id == case_id).with_for_update())).one_or_none()
-            if row is None:
-                raise ArterialError(Reason.NOT_FOUND, f"case {case_id} does not exist")
-            if row.state not in (_OPEN, verdict):
-                was = pb.ReviewCase.State.Name(row.state)
-                raise ArterialError(Reason.REFUSED, f"case {case_id} was resolved as {was} by {row.resolved_by}")
-            if row.state == _OPEN:
-                values = {"state": verdict, "resolved_at": datetime.now(UTC), "resolved_by": by, "note": note}
-                await connection.execute(sa.update(CASES).where(CASES.c.case_id == case_id).values(**values))
-                row = (await connection.execute(sa.select(CASES).where(CASES.c.case_id == case_id))).one()
-            return (await _with_decisions(connection, [row]))[0]
+        """Closes an open case. Raises NOT_FOUND, REFUSED if it has another verdict, or DEPENDENCY_UNAVAILABLE."""
+        with _answering():
+            async with self._engine.begin() as connection:
+                row = await _locked(connection, case_id)
+                if row.state not in (_OPEN, verdict):
+                    was = pb.ReviewCase.State.Name(row.state)
+                    raise ArterialError(Reason.REFUSED, f"case {case_id} was resolved as {was} by {row.resolved_by}")
+                if row.state == _OPEN:
+                    values = {"state": verdict, "resolved_at": datetime.now(UTC), "resolved_by": by, "note": note}
+                    await connection.execute(sa.update(CASES).where(CASES.c.case_id == case_id).values(**values))
+                    row = await _locked(connection, case_id)
+                return (await _with_decisions(connection, [row]))[0]
 
     async def forget(self, before: datetime) -> int:
-        """Deletes decisions that are older and of no case; returns how many."""
-        async with self._engine.begin() as connection:
-            done = await connection.execute(sa.delete(DECISIONS).where(DECISIONS.c.decided_at < before, DECISIONS.c.case_id.is_(None)))
-            return int(done.rowcount)
+        """Deletes decisions that are older and of no case; returns how many. Raises DEPENDENCY_UNAVAILABLE."""
+        with _answering():
+            async with self._engine.begin() as connection:
+                done = await connection.execute(sa.delete(DECISIONS).where(DECISIONS.c.decided_at < before, DECISIONS.c.case_id.is_(None)))
+                return int(done.rowcount)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"the decision store does not answer: {error!r}") from error
+
+
+async def _locked(connection: AsyncConnection, case_id: str) -> sa.Row[tuple[Any, ...]]:
+    row = (await connection.execute(sa.select(CASES).where(CASES.c.case_id == case_id).with_for_update())).one_or_none()
+    if row is None:
+        raise ArterialError(Reason.NOT_FOUND, f"case {case_id} does not exist")
+    return row
 
 
 async def _remember(connection: AsyncConnection, made: Sequence[Made]) -> list[Made]:
@@ -137,7 +151,12 @@ async def _open_case(connection: AsyncConnection, account: str, decisions: Seque
     """Updating the open case by nothing locks it against a verdict at the same moment."""
     first = decisions[0]
     opened = insert(CASES).values(
-        case_id=first.event_id.hex(), account_id=account, state=_OPEN, opened_at=first.decided_at.ToDatetime(UTC), resolved_by="", note=""
+        case_id=first.event_id.hex(),
+        account_id=account.encode(),
+        state=_OPEN,
+        opened_at=first.decided_at.ToDatetime(UTC),
+        resolved_by="",
+        note="",
     )
     joined = opened.on_conflict_do_update(
         index_elements=[CASES.c.account_id], index_where=sa.text("state = 1"), set_={"account_id": opened.excluded.account_id}
@@ -154,7 +173,7 @@ async def _known(connection: AsyncConnection, payment_event_ids: Sequence[bytes]
     }
 
 
-async def _with_decisions(connection: AsyncConnection, rows: Sequence[sa.Row[tuple[object, ...]]]) -> list[pb.ReviewCase]:
+async def _with_decisions(connection: AsyncConnection, rows: Sequence[sa.Row[tuple[Any, ...]]]) -> list[pb.ReviewCase]:
     """Cases with the newest MAX_DECISIONS decisions of each."""
     ids = [row.case_id for row in rows]
     rank = sa.func.row_number().over(
@@ -168,9 +187,14 @@ async def _with_decisions(connection: AsyncConnection, rows: Sequence[sa.Row[tup
     return [_case(row, bodies[row.case_id]) for row in rows]
 
 
-def _case(row: sa.Row[tuple[object, ...]], decisions: list[RiskDecision]) -> pb.ReviewCase:
+def _case(row: sa.Row[tuple[Any, ...]], decisions: list[RiskDecision]) -> pb.ReviewCase:
     case = pb.ReviewCase(
-        case_id=row.case_id, account_id=row.account_id, state=row.state, decisions=decisions, resolved_by=row.resolved_by, note=row.note
+        case_id=row.case_id,
+        account_id=row.account_id.decode(),
+        state=row.state,
+        decisions=decisions,
+        resolved_by=row.resolved_by,
+        note=row.note,
     )
     case.opened_at.FromDatetime(row.opened_at)
     if row.resolved_at is not None:

@@ -13,8 +13,10 @@ from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.radar.v1alpha1.radar_partial_pb2 import RadarPartial
 from chassis import kafka, kv, sql
 from chassis.desired import DesiredFeed, follow_desired
+from chassis.errors import ArterialError
 from chassis.learning.serving import serving
 from chassis.lineage import emitting
+from chassis.logs import logger
 from chassis.partitioning import partition_of
 from chassis.process import Context
 from chassis.streaming.agent import AgentProcess
@@ -39,6 +41,7 @@ DECISIONS = "radar_decisions_v1"
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Old decisions are looked for this often.
 FORGET_SECONDS = 3600.0
+_log = logger(__name__)
 
 
 @asynccontextmanager
@@ -137,5 +140,8 @@ async def stream(config: RadarConfig, context: Context) -> None:
 async def _forget(store: DecisionStore, context: Context) -> None:
     """Drops decisions that no redelivery can ask for any more."""
     while True:
-        await store.forget(datetime.fromtimestamp(context.clock.now(), UTC) - timedelta(days=KEEP_DAYS))
+        try:
+            await store.forget(datetime.fromtimestamp(context.clock.now(), UTC) - timedelta(days=KEEP_DAYS))
+        except ArterialError as error:
+            _log.warning("old decisions stay for now", error=error.message)
         await context.clock.sleep(FORGET_SECONDS)

@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from chassis import kv, lakesql, olap
 from chassis.config import LakeConfig
-from chassis.desired import follow_desired
+from chassis.desired import Desired, follow_desired
+from chassis.errors import ArterialError, Reason
 from chassis.lake import Table
 from chassis.learning import training
 from chassis.learning.snapshot import Pinned
@@ -31,13 +32,20 @@ async def work(config: RadarConfig, context: Context) -> None:
     warming = asyncio.create_task(_keep_warm(Warming(config, Velocities(redis, FEATURES)), context))
     try:
         async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
-            declared = feed.current.models[MODEL].model
-            days = next(each.days for each in declared.inputs if each.dataset == PAYMENTS)
-            lineage.emit_from("radar.train", lambda: train_job(risk_policy(feed.current), days))
+            lineage.emit_from("radar.train", lambda: train_job(risk_policy(feed.current), _days(feed.current)))
             await training.work(config, context, TRAINERS)
     finally:
         warming.cancel()
         await redis.aclose()
+
+
+def _days(desired: Desired) -> int:
+    """Days of payments that training reads. Raises NOT_FOUND."""
+    declared = desired.models.get(MODEL)
+    for each in declared.model.inputs if declared is not None else ():
+        if each.dataset == PAYMENTS:
+            return each.days
+    raise ArterialError(Reason.NOT_FOUND, f"no Model {MODEL} that reads {PAYMENTS} is declared")
 
 
 class Warming:

@@ -107,7 +107,7 @@ async def test_the_first_decision_holds(velocities: Velocities, store: DecisionS
 
 async def test_decisions_of_one_moment_agree(velocities: Velocities, store: DecisionStore) -> None:
     """Assessed by many at once, with different outcomes, a payment event has one decision, and its account one case."""
-    account = f"account-{uuid.uuid4().hex}"
+    account = f"account-\0-{uuid.uuid4().hex}"
     events = [payment(NOW_US + index, account) for index in range(5)]
     many = [assessor(velocities, store, score)[0] for score in (900_000, 400_000, 850_000, 350_000)]
     answers = await asyncio.gather(*(one.assess(events, POLICY, standing) for one in many))
