@@ -186,11 +186,6 @@ class Graph:
             others.update(*(made.columns for made in job.outputs if made.dataset == dataset))
         return result | {column: "" for column in sorted(others) if column not in result}
 
-    @cached_property
-    def edges(self) -> int:
-        """Arrows between datasets and jobs."""
-        return sum(map(len, self.consumers.values())) + sum(map(len, self.producers.values()))
-
 
 def _relink(links: dict[Name, tuple[Job, ...]], former: frozenset[Name], now: frozenset[Name], job: Job) -> None:
     for dataset in former | now:

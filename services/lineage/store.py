@@ -17,6 +17,9 @@ WRITE_LOCK = 0x4C494E45
 # PostgreSQL takes at most 32,767 parameters, three of them per key.
 MAX_KEYS = 5000
 _metadata = sa.MetaData()
+_TIME = sa.DateTime(timezone=True)
+# Event times of what is known of a dataset, as `Facts` has them.
+_TIMES = ("owner_at", "tier_at", "columns_at")
 NODES = sa.Table(
     "nodes",
     _metadata,
@@ -24,7 +27,7 @@ NODES = sa.Table(
     *(sa.Column(name, sa.Text) for name in ("namespace", "name", "owner")),
     sa.Column("is_job", sa.Boolean),
     sa.Column("tier", sa.Integer),
-    *(sa.Column(name, sa.DateTime(timezone=True)) for name in ("owner_at", "tier_at", "columns_at")),
+    *(sa.Column(name, _TIME) for name in _TIMES),
     sa.Column("version", sa.BigInteger),
 )
 COLUMNS = sa.Table(
@@ -39,7 +42,7 @@ JOBS = sa.Table(
     "jobs",
     _metadata,
     sa.Column("job_id", sa.Integer, primary_key=True),
-    sa.Column("event_time", sa.DateTime(timezone=True)),
+    sa.Column("event_time", _TIME),
     sa.Column("run_id", sa.Text),
     sa.Column("sql", sa.Text),
 )
@@ -186,11 +189,8 @@ async def write(connection: AsyncConnection, changes: Changes) -> None:
     """Stores changes under the next version; what was said of a redrawn job before is gone."""
     version = await _version(connection) + 1
     ids = await _ids(connection, changes, version)
-    for job in changes.jobs.values():
-        await _touch(connection, ids[(True, job.name)], version, owner=job.owner)
+    await _write_nodes(connection, changes, ids, version)
     await _write_jobs(connection, changes, ids)
-    for facts in changes.facts.values():
-        await _write_facts(connection, facts, ids[(False, facts.name)], version)
 
 
 async def _ids(connection: AsyncConnection, changes: Changes, version: int) -> Ids:
@@ -220,8 +220,28 @@ async def _known_ids(connection: AsyncConnection, wanted: Iterable[tuple[bool, N
     return ids
 
 
-async def _touch(connection: AsyncConnection, node_id: int, version: int, **values: object) -> None:
-    await connection.execute(sa.update(NODES).where(NODES.c.node_id == node_id).values(version=version, **values))
+async def _write_nodes(connection: AsyncConnection, changes: Changes, ids: Ids, version: int) -> None:
+    """What is known of each changed node, and the columns of datasets."""
+    jobs = [{"id": ids[(True, job.name)], "owner": job.owner, "tier": 0, **dict.fromkeys(_TIMES)} for job in changes.jobs.values()]
+    known = [(ids[(False, facts.name)], facts) for facts in changes.facts.values()]
+    datasets = [
+        {"id": node_id, "owner": facts.owner, "tier": facts.tier, **{name: _or_null(getattr(facts, name)) for name in _TIMES}}
+        for node_id, facts in known
+    ]
+    if not jobs and not datasets:
+        return
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in ("owner", "tier")} | {
+        name: sa.bindparam(name, type_=_TIME) for name in _TIMES
+    }
+    update = sa.update(NODES).where(NODES.c.node_id == sa.bindparam("id")).values(version=version, **values)
+    await connection.execute(update, [*jobs, *datasets])
+    await connection.execute(sa.delete(COLUMNS).where(COLUMNS.c.node_id.in_([node_id for node_id, _ in known])))
+    rows: list[dict[str, object]] = [
+        {"node_id": node_id, "name": name, "type": type_, "position": position}
+        for node_id, facts in known
+        for position, (name, type_) in enumerate(facts.columns.items())
+    ]
+    await _insert(connection, COLUMNS, rows)
 
 
 async def _write_jobs(connection: AsyncConnection, changes: Changes, ids: Ids) -> None:
@@ -266,18 +286,6 @@ def _column_edges(job: Job, ids: Ids) -> Iterable[dict[str, object]]:
                     "target_column": column,
                     "transformation": transformation,
                 }
-
-
-async def _write_facts(connection: AsyncConnection, facts: Facts, node_id: int, version: int) -> None:
-    times = {"owner_at": facts.owner_at, "tier_at": facts.tier_at, "columns_at": facts.columns_at}
-    said = {name: _or_null(at) for name, at in times.items()}
-    await _touch(connection, node_id, version, owner=facts.owner, tier=facts.tier, **said)
-    await connection.execute(sa.delete(COLUMNS).where(COLUMNS.c.node_id == node_id))
-    rows: list[dict[str, object]] = [
-        {"node_id": node_id, "name": name, "type": type_, "position": position}
-        for position, (name, type_) in enumerate(facts.columns.items())
-    ]
-    await _insert(connection, COLUMNS, rows)
 
 
 def _or_null(at: datetime) -> datetime | None:
