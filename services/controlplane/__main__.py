@@ -23,6 +23,7 @@ from chassis.rpc.server import Register
 from chassis.rpc.server import serve as serve_rpc
 from services.controlplane import reconciling, telling
 from services.controlplane.config import ControlPlaneConfig
+from services.controlplane.election import Election
 from services.controlplane.handler import ControlPlaneHandler, SchemaRegistryHandler, apply
 from services.controlplane.job_handler import JobHandler
 from services.controlplane.model_handler import ModelHandler
@@ -30,6 +31,8 @@ from services.controlplane.model_store import ModelStore
 from services.controlplane.partition_handler import PartitionHandler
 from services.controlplane.partition_store import PartitionStore
 from services.controlplane.run_store import RunStore
+from services.controlplane.schedule_store import ScheduleStore
+from services.controlplane.scheduling import Scheduler
 from services.controlplane.schemas import SchemaRegistry
 from services.controlplane.store import ResourceStore
 from services.controlplane.watching import Watching
@@ -44,9 +47,16 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     store, models, runs = ResourceStore(engine), ModelStore(engine), RunStore(engine)
     if config.resources_dir is not None and await store.version() == 0:
         await apply(store, models, pb.ApplyRequest(resources=resources.read([config.resources_dir]), message="seed"))
-    watching = Watching(store, context)
+    watching, election = Watching(store, context), Election(engine, "scheduler")
+    scheduler = Scheduler(store, ScheduleStore(engine), election)
     async with emitting(config, context) as lineage:
-        loops = (watching.poll(), reconciling.run(store, models, runs, context), telling.run(store, lineage, context))
+        loops = (
+            watching.poll(),
+            reconciling.run(store, models, runs, context),
+            telling.run(store, lineage, context),
+            election.run(context),
+            scheduler.run(context),
+        )
         background = [asyncio.create_task(loop) for loop in loops]
         try:
             await serve_rpc(config.rpc, _register(engine, store, watching), context)

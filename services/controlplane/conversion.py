@@ -1,15 +1,18 @@
 """Between the messages of the contract and the values of the domain."""
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import date, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2, model_service_pb2, partition_service_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from services.controlplane.model_store import Stored
 from services.controlplane.partitions import Judged, Partition, PartitionKey, Verdict
 from services.controlplane.run_store import LogLine
-from services.controlplane.runs import Run
+from services.controlplane.runs import DEFAULT_MAX_ATTEMPTS, DEFAULT_TIER, Input, Run, Terms
 
 
 def day(text: str, field: str) -> date:
@@ -29,6 +32,23 @@ def state_name(name: str, prefix: str) -> str:
     """The domain's name of an enum value, "" for UNSPECIFIED."""
     short = name.removeprefix(prefix)
     return "" if short == "UNSPECIFIED" else short
+
+
+def terms(message: specs_pb2.RunTerms, max_attempts: int = 0) -> Terms:
+    """Terms with their defaults; `max_attempts` where the message has none."""
+    return Terms(
+        max_attempts=message.max_attempts or max_attempts or DEFAULT_MAX_ATTEMPTS,
+        timeout_seconds=message.timeout_seconds,
+        max_concurrent=message.max_concurrent,
+        memory_mib=message.memory_mib,
+        cpu_milli=message.cpu_milli,
+        tier=message.tier or DEFAULT_TIER,
+    )
+
+
+def inputs(messages: Iterable[specs_pb2.ModelInput]) -> tuple[Input, ...]:
+    """What a run reads besides what its model says."""
+    return tuple(Input(stored(message.dataset), message.days) for message in messages)
 
 
 def judged(verdict: partition_service_pb2.PartitionVerdict, place: int) -> Judged:
@@ -64,13 +84,19 @@ def run_message(run: Run) -> job_service_pb2.Run:
         state=job_service_pb2.RunState.Value(f"RUN_STATE_{run.state}"),
         reasons=run.reasons,
         attempt=run.attempt,
-        max_attempts=run.max_attempts,
+        max_attempts=run.terms.max_attempts,
         worker=run.worker,
         created_at=timestamp(run.created_at),
         started_at=timestamp(run.started_at),
         ended_at=timestamp(run.ended_at),
         outputs=run.outputs,
         was_suspended=run.was_suspended,
+        schedule=run.schedule,
+        scheduled_for=timestamp(run.scheduled_for),
+        terms=specs_pb2.RunTerms(**asdict(run.terms)),
+        inputs=[specs_pb2.ModelInput(dataset=given.dataset, days=given.days) for given in run.inputs],
+        produces=run.produces,
+        due_at=timestamp(run.due_at),
     )
 
 

@@ -1,12 +1,12 @@
 """Which partitions a run reads, and whether it may run. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
 from arterial.api.controlplane.v1 import specs_pb2
 from services.controlplane.partitions import Partition, PartitionKey, PartitionState
-from services.controlplane.runs import TRAINING_SUFFIX, Run
+from services.controlplane.runs import TRAINING_SUFFIX, Input, Run
 
 # Reasons of one run at most: a whole blocked year is told by its newest days.
 MAX_REASONS = 20
@@ -22,16 +22,16 @@ class Window:
     last: date
 
 
-def windows(model: specs_pb2.ModelSpec, day: date) -> list[Window]:
-    """What training for a day reads."""
+def windows(inputs: Iterable[specs_pb2.ModelInput | Input], day: date) -> list[Window]:
+    """What is read for a day."""
     ordinal = day.toordinal()
-    return [Window(given.dataset, date.fromordinal(max(1, ordinal - given.days + 1)), day) for given in model.inputs]
+    return [Window(given.dataset, date.fromordinal(max(1, ordinal - given.days + 1)), day) for given in inputs]
 
 
 def reads(run: Run, models: Mapping[str, specs_pb2.ModelSpec]) -> list[Window]:
-    """What a run reads: nothing, unless it trains a declared model."""
+    """What a run reads: its own inputs, and those of the declared model that it trains."""
     model = models.get(run.subject) if run.training else None
-    return [] if model is None else windows(model, run.partition_date)
+    return windows(run.inputs, run.partition_date) + ([] if model is None else windows(model.inputs, run.partition_date))
 
 
 def mismatch(kind: str, model: specs_pb2.ModelSpec) -> str | None:

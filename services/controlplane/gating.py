@@ -1,8 +1,6 @@
 """Asks the gate for runs, within the transaction that holds them: what they read is looked up in a few queries for all of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,41 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from services.controlplane import gate, runs
 from services.controlplane.partitions import Partition, PartitionKey, PartitionState
-from services.controlplane.runs import Run, RunState
+from services.controlplane.rows import partition_of, save
+from services.controlplane.runs import Run
 from services.controlplane.store import RESOURCES
-from services.controlplane.tables import PARTITIONS, RUNS
-
-# What a transition may change; a run's request never changes.
-_CHANGING = tuple(
-    name.name
-    for name in fields(Run)
-    if name.name not in ("number", "kind", "subject", "cell", "partition_date", "created_at", "max_attempts")
-)
-
-
-def run_of(row: sa.Row[Any]) -> Run:
-    """A run from its row."""
-    values = {name: value for name, value in row._mapping.items() if name != "log_lines"}
-    return Run(**values | {"state": RunState(row.state), "reasons": tuple(row.reasons)})
-
-
-def partition_of(row: sa.Row[Any]) -> Partition:
-    """A partition from its row."""
-    key = PartitionKey(row.dataset, row.partition_date)
-    reasons, incidents = tuple(row.reasons), tuple(row.incident_ids)
-    return Partition(key, PartitionState(row.state), row.table_version, reasons, incidents, row.state_changed_at)
-
-
-def values_of(run: Run) -> dict[str, Any]:
-    """What of a run is written."""
-    values: dict[str, Any] = {name: getattr(run, name) for name in _CHANGING}
-    return values | {"state": str(run.state), "reasons": list(run.reasons), "outputs": dict(run.outputs)}
-
-
-async def save(connection: AsyncConnection, before: Run, after: Run) -> None:
-    """Writes a run if it changed. The caller holds its row."""
-    if after != before:
-        await connection.execute(sa.update(RUNS).where(RUNS.c.number == after.number).values(values_of(after)))
+from services.controlplane.tables import PARTITIONS
 
 
 async def asked(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:

@@ -16,7 +16,7 @@ from arterial.api.controlplane.v1 import (
 from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import next_token, page_bounds
-from services.controlplane import dashboards, planning
+from services.controlplane import dashboards, planning, schedules
 from services.controlplane.model_store import ModelStore
 from services.controlplane.schemas import SchemaRegistry
 from services.controlplane.store import ResourceStore
@@ -30,6 +30,7 @@ async def planned(store: ResourceStore, models: ModelStore, resources: Sequence[
     existing, _ = await store.snapshot()
     planning.check(resources, existing)
     wrong = await asyncio.to_thread(dashboards.violations, resources)
+    wrong += await asyncio.to_thread(schedules.violations, resources, existing)
     wrong += [
         Violation(
             f"resources[{place}].spec.pinnedVersion", f"no version {resources[place].model.pinned_version} of this model is registered"

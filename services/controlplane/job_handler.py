@@ -11,9 +11,9 @@ from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import keyed_page
 from services.controlplane import gate
-from services.controlplane.conversion import day, line_message, run_message, state_name, stored
+from services.controlplane.conversion import day, inputs, line_message, run_message, state_name, stored, terms
 from services.controlplane.run_store import RunFilter, RunRequest, RunStore
-from services.controlplane.runs import DEFAULT_MAX_ATTEMPTS, TRAINING_SUFFIX, Lease, Outcome
+from services.controlplane.runs import TRAINING_SUFFIX, Lease, Outcome
 from services.controlplane.store import ResourceStore
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
@@ -33,8 +33,10 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
             stored(request.subject),
             stored(request.cell),
             day(request.partition_date, "partition_date"),
-            request.max_attempts or DEFAULT_MAX_ATTEMPTS,
+            terms(request.terms, request.max_attempts),
             request.again,
+            inputs(request.inputs),
+            tuple(map(stored, request.produces)),
         )
         if wanted.kind.endswith(TRAINING_SUFFIX):
             await self._check_model(wanted)
@@ -47,8 +49,9 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: ServicerContext) -> pb.ListRunsResponse:
         """A page of runs."""
-        wanted = RunFilter(stored(request.kind), stored(request.subject), state_name(pb.RunState.Name(request.state), "RUN_STATE_"))
-        name = f"runs/{wanted.kind}/{wanted.subject}/{wanted.state}"
+        state = state_name(pb.RunState.Name(request.state), "RUN_STATE_")
+        wanted = RunFilter(stored(request.kind), stored(request.subject), state, stored(request.schedule))
+        name = f"runs/{wanted.kind}/{wanted.subject}/{wanted.state}/{wanted.schedule}"
         page = keyed_page(request.page.page_size, request.page.page_token, name, (int,))
         found = await self._runs.page(wanted, page.after[0] if page.after else None, page.limit)
         shown, token = page.cut(found, lambda run: (run.number,))

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.controlplane import partitions
-from services.controlplane.gating import partition_of
 from services.controlplane.partitions import Judged, Partition, PartitionKey, PartitionState
+from services.controlplane.rows import partition_of
 from services.controlplane.run_store import reconsider_partitions
 from services.controlplane.tables import DATABASE_TIME, PARTITIONS
 

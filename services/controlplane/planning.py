@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
-from arterial.api.controlplane.v1 import resource_pb2
+from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.lineage.definition import logical_names
 from chassis.resources import FIELD_OF_KIND, to_document
+from services.controlplane.runs import TRAINING_SUFFIX
 
 Key = tuple[str, str]
 # Changes that are hard to undo, by kind: `apply` wants an approval for each.
@@ -67,9 +68,18 @@ def _targets(resource: resource_pb2.Resource) -> list[Key]:
         return [("Topic", topic) for topic in resource.pipeline.topics]
     if resource.kind == "Model":
         return [("Dataset", name) for name in dict.fromkeys(given.dataset for given in resource.model.inputs)]
+    if resource.kind == "Schedule":
+        return _targets_of_schedule(resource.schedule)
     if resource.kind == "Dataset":
         return [("Dataset", name) for name in dict.fromkeys(name for query in resource.dataset.queries for name in logical_names(query))]
     return []
+
+
+def _targets_of_schedule(spec: specs_pb2.ScheduleSpec) -> list[Key]:
+    """Datasets that start, feed or come of its runs, and the model that these train."""
+    datasets = dict.fromkeys((*spec.data.datasets, *(given.dataset for given in spec.inputs), *spec.outputs))
+    models = [("Model", spec.subject)] if spec.run_kind.endswith(TRAINING_SUFFIX) else []
+    return [("Dataset", name) for name in datasets] + models
 
 
 def plan(resources: Sequence[resource_pb2.Resource], existing: Mapping[Key, resource_pb2.Resource]) -> list[pb.Change]:

@@ -1,7 +1,7 @@
 """Runs in PostgreSQL. Rows are held while a transition is decided, so that replicas and workers never see half of one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 import sqlalchemy as sa
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.errors import ArterialError, Reason
 from services.controlplane import gating, runs
-from services.controlplane.gating import run_of, save
-from services.controlplane.runs import Lease, Outcome, Run, RunState
+from services.controlplane.rows import add, run_of, save
+from services.controlplane.runs import Input, Lease, Outcome, Run, RunState, Terms
 from services.controlplane.tables import DATABASE_TIME, RUN_LOG, RUNS
 
 # Open runs that are looked at in one transaction: it stays short, however many wait.
@@ -29,8 +29,10 @@ class RunRequest:
     subject: str
     cell: str
     partition_date: date
-    max_attempts: int = runs.DEFAULT_MAX_ATTEMPTS
+    terms: Terms = field(default_factory=Terms)
     again: bool = False
+    inputs: tuple[Input, ...] = ()
+    produces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class RunFilter:
     kind: str = ""
     subject: str = ""
     state: str = ""
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,17 +76,18 @@ class RunStore:
             if row is not None and (run_of(row).open or not request.again):
                 return run_of(row), False
             now = await _now(connection)
-            new = Run(request.kind, request.subject, request.cell, request.partition_date, now, now, max_attempts=request.max_attempts)
-            values = gating.values_of(new) | {
-                "kind": new.kind,
-                "subject": new.subject,
-                "cell": new.cell,
-                "partition_date": new.partition_date,
-                "created_at": now,
-                "max_attempts": new.max_attempts,
-            }
-            number = await connection.scalar(sa.insert(RUNS).values(values).returning(RUNS.c.number))
-            (run,) = await gating.asked(connection, [replace(new, number=int(number or 0))])
+            new = Run(
+                request.kind,
+                request.subject,
+                request.cell,
+                request.partition_date,
+                now,
+                now,
+                terms=request.terms,
+                inputs=request.inputs,
+                produces=request.produces,
+            )
+            (run,) = await gating.asked(connection, await add(connection, [new]))
             return run, True
 
     async def get(self, run_id: str) -> Run:
@@ -95,8 +99,9 @@ class RunStore:
     async def page(self, wanted: RunFilter, before: int | None, limit: int) -> list[Run]:
         """Runs numbered below `before` (None: all), newest first, at most `limit`."""
         query = sa.select(RUNS).order_by(RUNS.c.number.desc()).limit(limit)
-        for column, value in ((RUNS.c.kind, wanted.kind), (RUNS.c.subject, wanted.subject), (RUNS.c.state, wanted.state)):
-            query = query.where(column == value) if value else query
+        for name in ("kind", "subject", "state", "schedule"):
+            value = getattr(wanted, name)
+            query = query.where(RUNS.c[name] == value) if value else query
         query = query if before is None else query.where(RUNS.c.number < before)
         async with self._engine.connect() as connection:
             return [run_of(row) for row in (await connection.execute(query)).all()]

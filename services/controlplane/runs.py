@@ -2,10 +2,12 @@
 
 PENDING --take--> RUNNING --finish--> SUCCEEDED, FAILED, or PENDING again after a pause
 PENDING, RUNNING --a partition is not ready--> SUSPENDED --it is--> PENDING
-RUNNING --lease ran out--> PENDING, or FAILED without attempts left
+RUNNING --lease or time ran out--> PENDING, or FAILED without attempts left
+RUNNING --a more important run needs its place--> PENDING
 PENDING, SUSPENDED, RUNNING --cancel--> CANCELLED
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -13,9 +15,13 @@ from enum import StrEnum
 
 from chassis.errors import ArterialError, Reason
 
-DEFAULT_MAX_ATTEMPTS = 3
+DEFAULT_MAX_ATTEMPTS, DEFAULT_TIER = 3, 2
 # The pause after a failed attempt doubles between these, so that a run that always fails does not occupy its worker.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 2.0, 600.0
+# Runs that failed together do not come back together: each waits between this share of the pause and all of it.
+MIN_JITTER = 0.5
+# A run that was stopped for another leaves its place to that one for so long.
+PREEMPTED_SECONDS = 10.0
 TRAINING_SUFFIX = "-train"
 
 
@@ -34,6 +40,34 @@ OPEN_STATES = frozenset({RunState.PENDING, RunState.SUSPENDED, RunState.RUNNING}
 
 
 @dataclass(frozen=True)
+class Terms:
+    """On what terms a run is done, from the time when it was asked for on. 0: no limit, or nothing worth counting."""
+
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    timeout_seconds: int = 0
+    max_concurrent: int = 0
+    memory_mib: int = 0
+    cpu_milli: int = 0
+    tier: int = DEFAULT_TIER
+
+
+@dataclass(frozen=True)
+class Input:
+    """Partitions of a dataset that a run reads: `days` of them, back from its own date, that itself included."""
+
+    dataset: str
+    days: int
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a worker, or a run, has or needs: memory in MiB and thousandths of a core."""
+
+    memory_mib: int = 0
+    cpu_milli: int = 0
+
+
+@dataclass(frozen=True)
 class Run:
     """A run. RUNNING if and only if somebody holds a current lease; a CANCELLED one keeps its lease, so that its worker can be told."""
 
@@ -46,10 +80,10 @@ class Run:
     number: int = 0
     state: RunState = RunState.PENDING
     reasons: tuple[str, ...] = ()
-    # Attempts begun; those that failed or whose lease ran out are `failures`: only they count against max_attempts.
+    # Attempts begun; those that failed or whose lease or time ran out are `failures`: only they count against max_attempts.
     attempt: int = 0
     failures: int = 0
-    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    terms: Terms = Terms()
     worker: str = ""
     lease: str = ""
     # How long the lease lasts without KeepRun.
@@ -60,6 +94,16 @@ class Run:
     ended_at: datetime | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
     was_suspended: bool = False
+    # The schedule and tick that it was made for; empty if somebody asked for it.
+    schedule: str = ""
+    scheduled_for: datetime | None = None
+    inputs: tuple[Input, ...] = ()
+    produces: tuple[str, ...] = ()
+    # What the worker of the current attempt declared.
+    worker_kinds: tuple[str, ...] = ()
+    worker_has: Capacity = Capacity()
+    # When others were last stopped to make place for this one.
+    made_place_at: datetime | None = None
 
     @property
     def run_id(self) -> str:
@@ -84,6 +128,8 @@ class Lease:
     token: str
     worker: str
     seconds: int
+    kinds: tuple[str, ...] = ()
+    worker_has: Capacity = Capacity()
 
 
 @dataclass(frozen=True)
@@ -113,10 +159,25 @@ def gated(run: Run, closed: Sequence[str]) -> Run:
 
 
 def expired(run: Run, now: datetime) -> Run:
-    """The run after its lease was looked at: one that ran out is an attempt that failed, the next may begin at once."""
-    if run.state is not RunState.RUNNING or run.lease_expires_at is None or run.lease_expires_at > now:
+    """The run after its lease and its time were looked at: where one ran out, the attempt has failed.
+
+    After a lost lease the next attempt may begin at once; one that takes too long is likely to do so again, and pauses.
+    """
+    if run.state is not RunState.RUNNING or run.lease_expires_at is None or run.started_at is None:
         return run
-    return replace(_failed(run, f"attempt {run.attempt}: the lease of {run.worker} ran out", now), due_at=now)
+    if run.lease_expires_at <= now:
+        return replace(_failed(run, f"attempt {run.attempt}: the lease of {run.worker} ran out", now), due_at=now)
+    limit = run.terms.timeout_seconds
+    if limit and run.started_at + timedelta(seconds=limit) <= now:
+        return _failed(run, f"attempt {run.attempt}: took longer than {limit} s", now)
+    return run
+
+
+def preempted(run: Run, other: Run, now: datetime) -> Run:
+    """The run, stopped because a more important one needs its place; that costs it no attempt."""
+    why = f"attempt {run.attempt}: stopped to make place for {other.run_id} of tier {other.terms.tier}"
+    freed = replace(_released(run), state=RunState.PENDING, reasons=(why,))
+    return replace(freed, due_at=now + timedelta(seconds=PREEMPTED_SECONDS))
 
 
 def taken(run: Run, lease: Lease, now: datetime) -> Run:
@@ -133,6 +194,8 @@ def taken(run: Run, lease: Lease, now: datetime) -> Run:
         lease_seconds=lease.seconds,
         lease_expires_at=now + timedelta(seconds=lease.seconds),
         started_at=now,
+        worker_kinds=lease.kinds,
+        worker_has=lease.worker_has,
     )
 
 
@@ -168,9 +231,15 @@ def cancelled(run: Run, reason: str, now: datetime) -> Run:
 
 
 def backoff_seconds(failures: int) -> float:
-    """Pause after so many failed attempts."""
+    """Longest pause after so many failed attempts."""
     # The exponent is bounded before it is used: 2.0 ** 2000 is no float.
     return min(MIN_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), MAX_BACKOFF_SECONDS)
+
+
+def jitter(number: int, failures: int) -> float:
+    """Share of the longest pause that this run waits, MIN_JITTER to 1: the same whenever it is computed, spread over runs."""
+    digest = hashlib.sha256(f"{number}/{failures}".encode()).digest()
+    return MIN_JITTER + (1 - MIN_JITTER) * int.from_bytes(digest[:4], "big") / 2**32
 
 
 def _released(run: Run) -> Run:
@@ -180,9 +249,10 @@ def _released(run: Run) -> Run:
 def _failed(run: Run, why: str, now: datetime) -> Run:
     failures = run.failures + 1
     freed = replace(_released(run), failures=failures, reasons=(why,))
-    if failures >= run.max_attempts:
+    if failures >= run.terms.max_attempts:
         return replace(freed, state=RunState.FAILED, ended_at=now)
-    return replace(freed, state=RunState.PENDING, due_at=now + timedelta(seconds=backoff_seconds(failures)))
+    pause = backoff_seconds(failures) * jitter(run.number, failures)
+    return replace(freed, state=RunState.PENDING, due_at=now + timedelta(seconds=pause))
 
 
 def _expect(run: Run, lease: str) -> None:

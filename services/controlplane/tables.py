@@ -1,4 +1,4 @@
-"""The tables of runs, partitions and model versions, as migration 0002 makes them."""
+"""The tables of runs, schedules, partitions and model versions, as the migrations make them."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -30,6 +30,26 @@ RUNS = sa.Table(
     sa.Column("outputs", JSONB),
     sa.Column("was_suspended", sa.Boolean),
     sa.Column("log_lines", sa.Integer),
+    sa.Column("timeout_seconds", sa.Integer),
+    sa.Column("max_concurrent", sa.Integer),
+    sa.Column("memory_mib", sa.Integer),
+    sa.Column("cpu_milli", sa.Integer),
+    sa.Column("tier", sa.Integer),
+    sa.Column("schedule", sa.Text),
+    sa.Column("scheduled_for", _TIME),
+    sa.Column("inputs", JSONB),
+    sa.Column("produces", ARRAY(sa.Text)),
+    sa.Column("worker_kinds", ARRAY(sa.Text)),
+    sa.Column("worker_memory_mib", sa.Integer),
+    sa.Column("worker_cpu_milli", sa.Integer),
+    sa.Column("made_place_at", _TIME),
+)
+SCHEDULE_POSITIONS = sa.Table(
+    "schedule_positions",
+    _metadata,
+    sa.Column("schedule", sa.Text, primary_key=True),
+    sa.Column("start_date", sa.Text),
+    sa.Column("position", _TIME),
 )
 RUN_LOG = sa.Table(
     "run_log",

@@ -63,6 +63,25 @@ def model(to: Stubs, **changes: Any) -> resource_pb2.Resource:
     )
 
 
+def schedule(to: Stubs, name: str = "", **spec: Any) -> resource_pb2.Resource:
+    """A schedule of the test's own runs; unless told otherwise nightly, with a run for each date since 20 November 2026."""
+    given: dict[str, Any] = {
+        "subject": "raw/trips",
+        "cell": to.cell,
+        "start_date": "2026-11-20",
+        "catch_up": specs_pb2.CATCH_UP_ALL,
+        "run_kind": f"compact-{to.name}",
+    } | spec
+    if "data" not in spec:
+        given.setdefault("cron", specs_pb2.CronTrigger(expression="30 2 * * *", days_back=1))
+    return resource_pb2.Resource(
+        api_version="arterial.dev/v1",
+        kind="Schedule",
+        metadata=resource_pb2.Metadata(name=f"nightly-{to.name}{name}", owner="data-platform"),
+        schedule=specs_pb2.ScheduleSpec(**given),
+    )
+
+
 def verdict(dataset: str, verdict: str, version: int, day: str = DAY, reasons: Sequence[str] = ()) -> partitions.PartitionVerdict:
     """A verdict on a partition."""
     return partitions.PartitionVerdict(

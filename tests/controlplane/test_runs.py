@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chassis.errors import ArterialError, Reason
 from services.controlplane import runs
-from services.controlplane.runs import Lease, Outcome, Run, RunState
+from services.controlplane.runs import Lease, Outcome, Run, RunState, Terms
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 TAKE_SECONDS = 60
@@ -20,7 +20,7 @@ STEPS = st.lists(st.sampled_from(NAMES), max_size=40)
 
 def fresh(max_attempts: int = 3) -> Run:
     """A run that nobody has taken."""
-    return Run("eta-train", "eta", "local", date(2026, 11, 24), START, START, number=7, max_attempts=max_attempts)
+    return Run("eta-train", "eta", "local", date(2026, 11, 24), START, START, number=7, terms=Terms(max_attempts=max_attempts))
 
 
 def step(run: Run, name: str, now: datetime) -> Run:
