@@ -81,6 +81,26 @@ class Desired:
         """Declared models by name, whole: specification, and which versions serve in `status.model`."""
         return {resource.metadata.name: resource for resource in self._of("Model")}
 
+    @cached_property
+    def fare_tables(self) -> Mapping[str, specs_pb2.FareTableSpec]:
+        """Declared fare tables by name."""
+        return {resource.metadata.name: resource.fare_table for resource in self._of("FareTable")}
+
+    @cached_property
+    def features(self) -> Mapping[str, specs_pb2.FeatureSpec]:
+        """Declared features by name."""
+        return {resource.metadata.name: resource.feature for resource in self._of("Feature")}
+
+    @cached_property
+    def quality_rules(self) -> Mapping[str, specs_pb2.QualityRuleSpec]:
+        """Declared quality rules by name."""
+        return {resource.metadata.name: resource.quality_rule for resource in self._of("QualityRule")}
+
+    @cached_property
+    def schemas(self) -> Mapping[str, resource_pb2.SchemaStatus]:
+        """Declared schemas by name, as the registry has them; those that it does not have yet are missing."""
+        return {resource.metadata.name: resource.status.schema for resource in self._of("Schema") if resource.status.schema.schema_id}
+
     def pipeline(self, role: specs_pb2.PipelineRole.ValueType, topic: str) -> specs_pb2.PipelineSpec | None:
         """The pipeline of that role that reads the topic, if any."""
         return next((spec for spec in self.pipelines.values() if spec.role == role and topic in spec.topics), None)

@@ -17,7 +17,10 @@ class Gap:
 
 @dataclass(frozen=True)
 class Topic:
-    """A declared topic. `message` is a full protobuf name; `routing` says how `key_field` determines the partition."""
+    """A declared topic; what a resource does not say is as here.
+
+    `message` is a full protobuf name, `schema` the Schema resource that has it, empty for a built-in contract.
+    """
 
     name: str
     message: str
@@ -31,6 +34,7 @@ class Topic:
     curated: bool = True
     live: bool = True
     gaps: tuple[Gap, ...] = ()
+    schema: str = ""
 
 
 def topic_from_spec(name: str, spec: specs_pb2.TopicSpec) -> Topic:
@@ -40,12 +44,13 @@ def topic_from_spec(name: str, spec: specs_pb2.TopicSpec) -> Topic:
         message=spec.message,
         key_field=spec.key_field,
         key_is_partition=spec.routing == specs_pb2.ROUTING_PARTITION,
-        partitions=spec.partitions,
+        partitions=spec.partitions or Topic.partitions,
         incarnation=spec.incarnation,
-        retention_seconds=spec.retention_seconds,
-        dedup_offsets=spec.dedup_offsets,
+        retention_seconds=spec.retention_seconds or Topic.retention_seconds,
+        dedup_offsets=spec.dedup_offsets or Topic.dedup_offsets,
         wait_for_schema=spec.unknown_schema == specs_pb2.UNKNOWN_SCHEMA_POLICY_WAIT,
         curated=spec.curated,
         live=spec.live,
         gaps=tuple(Gap(gap.incarnation, gap.partition, gap.start_offset, gap.end_offset) for gap in spec.gaps),
+        schema=spec.schema,
     )

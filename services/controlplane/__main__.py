@@ -22,9 +22,11 @@ from chassis.process import Context
 from chassis.rpc.server import Register
 from chassis.rpc.server import serve as serve_rpc
 from services.controlplane import reconciling, telling
+from services.controlplane.applying import Applying
 from services.controlplane.config import ControlPlaneConfig
+from services.controlplane.dependents import Dependents
 from services.controlplane.election import Election
-from services.controlplane.handler import ControlPlaneHandler, SchemaRegistryHandler, apply
+from services.controlplane.handler import ControlPlaneHandler, SchemaRegistryHandler
 from services.controlplane.job_handler import JobHandler
 from services.controlplane.model_handler import ModelHandler
 from services.controlplane.model_store import ModelStore
@@ -38,6 +40,8 @@ from services.controlplane.store import ResourceStore
 from services.controlplane.watching import Watching
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+# Who brings the resources that an empty control plane begins with.
+SEED_ACTOR = "arterial"
 
 
 async def serve(config: ControlPlaneConfig, context: Context) -> None:
@@ -45,8 +49,9 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     engine = sql.engine(config.sql)
     await sql.migrate(engine, MIGRATIONS)
     store, models, runs = ResourceStore(engine), ModelStore(engine), RunStore(engine)
+    applying = Applying(store, models, Dependents(config.lineage))
     if config.resources_dir is not None and await store.version() == 0:
-        await apply(store, models, pb.ApplyRequest(resources=resources.read([config.resources_dir]), message="seed"))
+        await applying.apply(pb.ApplyRequest(resources=resources.read([config.resources_dir]), message="seed"), SEED_ACTOR)
     watching, election = Watching(store, context), Election(engine, "scheduler")
     scheduler = Scheduler(store, ScheduleStore(engine), election)
     async with emitting(config, context) as lineage:
@@ -59,16 +64,16 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
         )
         background = [asyncio.create_task(loop) for loop in loops]
         try:
-            await serve_rpc(config.rpc, _register(engine, store, watching), context)
+            await serve_rpc(config.rpc, _register(engine, store, applying, watching), context)
         finally:
             await asyncio.gather(*background)
             await engine.dispose()
 
 
-def _register(engine: AsyncEngine, store: ResourceStore, watching: Watching) -> Register:
+def _register(engine: AsyncEngine, store: ResourceStore, applying: Applying, watching: Watching) -> Register:
     def register(server: grpc.aio.Server) -> list[str]:
         models, registry, jobs = ModelStore(engine), SchemaRegistry(engine, store), JobHandler(RunStore(engine), store)
-        control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(ControlPlaneHandler(store, models, watching), server)
+        control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(ControlPlaneHandler(store, applying, watching), server)
         schema_registry_service_pb2_grpc.add_SchemaRegistryServiceServicer_to_server(SchemaRegistryHandler(registry), server)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         partition_service_pb2_grpc.add_PartitionServiceServicer_to_server(PartitionHandler(PartitionStore(engine)), server)

@@ -1,7 +1,7 @@
 """The RPCs of the control plane: check, call the domain, convert."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from datetime import UTC
 from typing import Any
 
 import grpc
@@ -14,81 +14,75 @@ from arterial.api.controlplane.v1 import (
     schema_registry_service_pb2_grpc,
 )
 from arterial.api.types.v1 import page_pb2
-from chassis.errors import ArterialError, Reason, Violation
+from chassis.errors import ArterialError, Reason
 from chassis.paging import next_token, page_bounds
-from services.controlplane import dashboards, planning, schedules
-from services.controlplane.model_store import ModelStore
+from services.controlplane.applying import Applying
 from services.controlplane.schemas import SchemaRegistry
 from services.controlplane.store import ResourceStore
 from services.controlplane.watching import Watching
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
-
-
-async def planned(store: ResourceStore, models: ModelStore, resources: Sequence[resource_pb2.Resource]) -> list[pb.Change]:
-    """What applying the resources would change. Raises INVALID_REQUEST with every violation."""
-    existing, _ = await store.snapshot()
-    planning.check(resources, existing)
-    wrong = await asyncio.to_thread(dashboards.violations, resources)
-    wrong += await asyncio.to_thread(schedules.violations, resources, existing)
-    wrong += [
-        Violation(
-            f"resources[{place}].spec.pinnedVersion", f"no version {resources[place].model.pinned_version} of this model is registered"
-        )
-        for place in await models.unknown_pins(resources)
-    ]
-    if wrong:
-        raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=wrong)
-    return planning.plan(resources, existing)
-
-
-async def apply(store: ResourceStore, models: ModelStore, request: pb.ApplyRequest) -> pb.ApplyResponse:
-    """Makes the resources so. Raises as the contract says."""
-    changes = await planned(store, models, request.resources)
-    doors = planning.unapproved(changes, request.approvals)
-    if doors:
-        raise ArterialError(Reason.REFUSED, f"one-way doors need approval: {', '.join(doors)}", metadata={"approvals": ",".join(doors)})
-    wanted = [resource for resource, change in zip(request.resources, changes, strict=True) if change.action != pb.Change.ACTION_NONE]
-    written = await store.put(wanted, request.message) if wanted else []
-    await models.settle([resource.metadata.name for resource in written if resource.kind == "Model"])
-    return pb.ApplyResponse(changes=changes, resources=written)
+# Metadata that says who calls.
+ACTOR = "arterial-actor"
 
 
 class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServicer):
     """Serves ControlPlaneService."""
 
-    def __init__(self, store: ResourceStore, models: ModelStore, watching: Watching) -> None:
+    def __init__(self, store: ResourceStore, applying: Applying, watching: Watching) -> None:
         self._store = store
-        self._models = models
+        self._applying = applying
         self._watching = watching
 
     async def Plan(self, request: pb.PlanRequest, context: ServicerContext) -> pb.PlanResponse:
         """What Apply would do."""
-        return pb.PlanResponse(changes=await planned(self._store, self._models, request.resources))
+        return await self._applying.plan(request)
 
     async def Apply(self, request: pb.ApplyRequest, context: ServicerContext) -> pb.ApplyResponse:
         """All or none."""
-        return await apply(self._store, self._models, request)
+        return await self._applying.apply(request, actor_of(context))
 
     async def GetResource(self, request: pb.GetResourceRequest, context: ServicerContext) -> pb.GetResourceResponse:
-        """One resource."""
-        return pb.GetResourceResponse(resource=await self._store.get(request.kind, request.name))
+        """One resource, now or as it was."""
+        if not request.HasField("as_of"):
+            return pb.GetResourceResponse(resource=await self._store.get(request.kind, request.name))
+        found = await self._store.as_of(await self._version(request.as_of), request.kind, request.name)
+        if not found:
+            raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} did not exist then")
+        return pb.GetResourceResponse(resource=found[0])
 
     async def ListResources(self, request: pb.ListResourcesRequest, context: ServicerContext) -> pb.ListResourcesResponse:
-        """A page of resources."""
-        name = f"resources/{request.kind}"
+        """A page of resources, now or as they were."""
+        past = request.as_of.SerializeToString().hex() if request.HasField("as_of") else ""
+        name = f"resources/{request.kind}/{past}"
         start, end = page_bounds(request.page.page_size, request.page.page_token, name)
-        found, total = await self._store.page(request.kind, start, end)
+        if past:
+            everything = await self._store.as_of(await self._version(request.as_of), request.kind)
+            found, total = everything[start:end], len(everything)
+        else:
+            found, total = await self._store.page(request.kind, start, end)
         return pb.ListResourcesResponse(resources=found, page=page_pb2.PageResponse(next_page_token=next_token(end, total, name)))
+
+    async def DescribeResource(self, request: pb.DescribeResourceRequest, context: ServicerContext) -> pb.DescribeResourceResponse:
+        """One resource and what hangs on it."""
+        return await self._applying.describe(request.kind, request.name)
+
+    async def ListChanges(self, request: pb.ListChangesRequest, context: ServicerContext) -> pb.ListChangesResponse:
+        """A page of the log."""
+        name = f"changes/{request.kind}/{request.name}"
+        start, end = page_bounds(request.page.page_size, request.page.page_token, name)
+        found, total = await self._store.history(request.kind, request.name, start, end)
+        page = page_pb2.PageResponse(next_page_token=next_token(end, total, name))
+        return pb.ListChangesResponse(changes=[change.told() for change in found], page=page)
 
     async def DeleteResource(self, request: pb.DeleteResourceRequest, context: ServicerContext) -> pb.DeleteResourceResponse:
         """Refused while others refer to it."""
-        existing, _ = await self._store.snapshot()
-        target = (request.kind, request.name)
-        users = [f"{ref.source[0]}/{ref.source[1]}" for ref in planning.references(existing.values()) if ref.target == target]
-        if users:
-            raise ArterialError(Reason.REFUSED, f"{request.kind}/{request.name} is referred to by {', '.join(users)}")
-        return pb.DeleteResourceResponse(resource_version=await self._store.delete(request.kind, request.name, request.resource_version))
+        return pb.DeleteResourceResponse(resource_version=await self._applying.delete(request, actor_of(context)))
+
+    async def _version(self, as_of: pb.AsOf) -> int:
+        if as_of.HasField("time"):
+            return await self._store.version_at(as_of.time.ToDatetime(UTC))
+        return as_of.resource_version
 
     async def Watch(self, request: pb.WatchRequest, context: ServicerContext) -> AsyncIterator[pb.WatchResponse]:
         """Changes as they come."""
@@ -105,6 +99,12 @@ class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServ
 
         await self._store.edit_status((request.kind, request.name), edit, "status")
         return pb.ReportStatusResponse()
+
+
+def actor_of(context: ServicerContext) -> str:
+    """Who calls, as the caller says."""
+    value = dict(context.invocation_metadata() or ()).get(ACTOR, "")
+    return value if isinstance(value, str) else value.decode(errors="replace")
 
 
 class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServiceServicer):

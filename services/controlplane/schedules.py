@@ -11,7 +11,7 @@ from cronsim import CronSim, CronSimError
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis.errors import Violation
 from services.controlplane import gate
-from services.controlplane.planning import Key
+from services.controlplane.references import Key
 from services.controlplane.runs import TRAINING_SUFFIX
 
 # Ticks decided in one step: a backfill of years is made in many, each a short transaction.

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason
-from services.controlplane.planning import Key, key_of
+from services.controlplane.references import Key, key_of
 
 # Writers queue up: only then does the order of versions agree with the order of commits, which watchers rely on.
 WRITE_LOCK = 0x434F4E54
@@ -33,7 +36,46 @@ CHANGES = sa.Table(
     sa.Column("name", sa.Text),
     sa.Column("body", sa.LargeBinary),
     sa.Column("message", sa.Text),
+    sa.Column("actor", sa.Text),
+    sa.Column("shown", sa.LargeBinary),
 )
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is to be made of a resource, and why: `wanted` is None for its removal; `shown` is the plan that was shown."""
+
+    key: Key
+    wanted: resource_pb2.Resource | None
+    shown: bytes
+    expected: int = 0
+    """Resource version that it must have; 0 for any."""
+
+
+@dataclass(frozen=True)
+class Why:
+    """Who changes something, and why."""
+
+    actor: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A change as the log has it."""
+
+    version: int
+    at: datetime
+    actor: str
+    message: str
+    shown: bytes | None
+
+    def told(self) -> pb.RecordedChange:
+        """As the contract has it."""
+        change = None if self.shown is None else pb.Change.FromString(self.shown)
+        recorded = pb.RecordedChange(resource_version=self.version, actor=self.actor, message=self.message, change=change)
+        recorded.time.FromDatetime(self.at)
+        return recorded
 
 
 @dataclass(frozen=True)
@@ -97,41 +139,58 @@ class ResourceStore:
             for row in rows
         ]
 
-    async def put(self, wanted: Sequence[resource_pb2.Resource], message: str) -> list[resource_pb2.Resource]:
-        """Writes resources, all or none; their status stays as it is.
+    async def write(self, edits: Sequence[Edit], why: Why) -> list[resource_pb2.Resource]:
+        """Makes the edits, all or none; returns what was written. Status stays as it is, unless an edit brings one of a Schema.
 
         Raises:
-            ArterialError: CONFLICT if a given resource version is not the current one.
+            ArterialError: CONFLICT if a resource has not the expected version, NOT_FOUND for the removal of what does not exist.
         """
         async with self._engine.begin() as connection:
             await lock(connection)
-            existing, version = await _all(connection), await _version(connection)
-            written = []
-            for resource in wanted:
+            current = await _some(connection, [edit.key for edit in edits])
+            version, now = await _version(connection), datetime.now(UTC)
+            written, changes = [], []
+            for edit in edits:
                 version += 1
-                stored = _next(resource, existing.get(key_of(resource)), version)
-                await _write(connection, stored, message)
-                written.append(stored)
+                before = current.get(edit.key)
+                _expect(edit, before)
+                stored = None if edit.wanted is None else _next(edit.wanted, before, version, now)
+                body = None if stored is None else stored.SerializeToString(deterministic=True)
+                written += [] if stored is None else [stored]
+                changes.append(_row(edit.key, version, body, why) | {"shown": edit.shown})
+            await _store(connection, changes)
             return written
+
+    async def history(self, kind: str, name: str, start: int, end: int) -> tuple[list[Recorded], int]:
+        """Changes of a resource (of all for ""), newest first, and how many there are."""
+        condition = sa.and_(*(column == value for column, value in ((CHANGES.c.kind, kind), (CHANGES.c.name, name)) if value))
+        columns = (CHANGES.c.version, CHANGES.c.at, CHANGES.c.actor, CHANGES.c.message, CHANGES.c.shown)
+        async with self._engine.connect() as connection:
+            total = await connection.scalar(sa.select(sa.func.count()).select_from(CHANGES).where(condition))
+            query = sa.select(*columns).where(condition).order_by(CHANGES.c.version.desc()).offset(start).limit(end - start)
+            rows = (await connection.execute(query)).all()
+        return [Recorded(*row) for row in rows], int(total or 0)
+
+    async def version_at(self, moment: datetime) -> int:
+        """The version that was the newest then."""
+        async with self._engine.connect() as connection:
+            return int(await connection.scalar(sa.select(sa.func.max(CHANGES.c.version)).where(CHANGES.c.at <= moment)) or 0)
+
+    async def as_of(self, version: int, kind: str = "", name: str = "") -> list[resource_pb2.Resource]:
+        """Resources as they were once a version was made, by kind and name."""
+        wanted = [CHANGES.c.version <= version]
+        wanted += [column == value for column, value in ((CHANGES.c.kind, kind), (CHANGES.c.name, name)) if value]
+        latest = sa.select(CHANGES).where(*wanted).distinct(CHANGES.c.kind, CHANGES.c.name)
+        query = latest.order_by(CHANGES.c.kind, CHANGES.c.name, CHANGES.c.version.desc())
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        return [resource_pb2.Resource.FromString(row.body) for row in rows if row.body is not None]
 
     async def edit_status(self, key: Key, edit: Callable[[resource_pb2.Status], None], message: str) -> None:
         """Changes the status of a resource; its specification and generation stay. Raises NOT_FOUND."""
         async with self._engine.begin() as connection:
             await lock(connection)
             await edit_status(connection, await find(connection, *key), edit, message)
-
-    async def delete(self, kind: str, name: str, expected: int) -> int:
-        """Deletes a resource; returns the version of the change. Raises NOT_FOUND or CONFLICT."""
-        async with self._engine.begin() as connection:
-            await lock(connection)
-            existing, version = await _all(connection), await _version(connection) + 1
-            current = existing.get((kind, name))
-            if current is None:
-                raise ArterialError(Reason.NOT_FOUND, f"{kind}/{name} does not exist")
-            _expect(current, expected)
-            await connection.execute(sa.delete(RESOURCES).where(RESOURCES.c.kind == kind, RESOURCES.c.name == name))
-            await connection.execute(sa.insert(CHANGES).values(version=version, kind=kind, name=name, body=None, message="deleted"))
-            return version
 
 
 async def lock(connection: AsyncConnection) -> None:
@@ -161,10 +220,33 @@ async def edit_status(
 
 
 async def _write(connection: AsyncConnection, stored: resource_pb2.Resource, message: str) -> None:
-    version, body = stored.metadata.resource_version, stored.SerializeToString(deterministic=True)
-    await connection.execute(_upsert(stored, version, body))
-    row = sa.insert(CHANGES).values(version=version, kind=stored.kind, name=stored.metadata.name, body=body, message=message)
-    await connection.execute(row)
+    body = stored.SerializeToString(deterministic=True)
+    await _store(connection, [_row(key_of(stored), stored.metadata.resource_version, body, Why("", message)) | {"shown": None}])
+
+
+def _row(key: Key, version: int, body: bytes | None, why: Why) -> dict[str, Any]:
+    return {"kind": key[0], "name": key[1], "version": version, "body": body, "actor": why.actor, "message": why.message}
+
+
+async def _store(connection: AsyncConnection, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the log, and the resources as they are after it."""
+    if not changes:
+        return
+    await connection.execute(sa.insert(CHANGES), changes)
+    kept = [{name: row[name] for name in ("kind", "name", "version", "body")} for row in changes if row["body"] is not None]
+    gone = [(row["kind"], row["name"]) for row in changes if row["body"] is None]
+    if kept:
+        values = insert(RESOURCES)
+        fields = {"version": values.excluded.version, "body": values.excluded.body}
+        await connection.execute(values.on_conflict_do_update(index_elements=["kind", "name"], set_=fields), kept)
+    if gone:
+        await connection.execute(sa.delete(RESOURCES).where(sa.tuple_(RESOURCES.c.kind, RESOURCES.c.name).in_(gone)))
+
+
+async def _some(connection: AsyncConnection, keys: Sequence[Key]) -> Mapping[Key, resource_pb2.Resource]:
+    names = sa.literal(list({name for _, name in keys}), ARRAY(sa.Text))
+    bodies = (await connection.scalars(sa.select(RESOURCES.c.body).where(RESOURCES.c.name == sa.any_(names)))).all()
+    return {key_of(resource): resource for resource in map(resource_pb2.Resource.FromString, bodies)}
 
 
 async def _all(connection: AsyncConnection) -> Mapping[Key, resource_pb2.Resource]:
@@ -177,36 +259,30 @@ async def _version(connection: AsyncConnection) -> int:
     return int(await connection.scalar(sa.select(sa.func.max(CHANGES.c.version))) or 0)
 
 
-def _next(wanted: resource_pb2.Resource, current: resource_pb2.Resource | None, version: int) -> resource_pb2.Resource:
+def _next(wanted: resource_pb2.Resource, current: resource_pb2.Resource | None, version: int, now: datetime) -> resource_pb2.Resource:
     """The resource as it is stored: its metadata and status are the control plane's own."""
     stored = resource_pb2.Resource()
     stored.CopyFrom(wanted)
-    now = datetime.now(UTC)
     stored.metadata.updated_at.FromDatetime(now)
-    stored.ClearField("status")
-    if current is None:
-        stored.metadata.created_at.FromDatetime(now)
-        stored.metadata.generation = 1
-    else:
-        _expect(current, wanted.metadata.resource_version)
-        stored.metadata.created_at.CopyFrom(current.metadata.created_at)
-        stored.metadata.generation = current.metadata.generation + 1
-        if current.HasField("status"):
-            stored.status.CopyFrom(current.status)
+    stored.metadata.created_at.CopyFrom(stored.metadata.updated_at if current is None else current.metadata.created_at)
+    stored.metadata.generation = 1 if current is None else current.metadata.generation + 1
     stored.metadata.resource_version = version
+    stored.ClearField("status")
+    if current is not None and current.HasField("status"):
+        stored.status.CopyFrom(current.status)
+    if wanted.kind == "Schema":
+        stored.status.schema.CopyFrom(wanted.status.schema)
     return stored
 
 
-def _expect(current: resource_pb2.Resource, expected: int) -> None:
-    if expected not in (0, current.metadata.resource_version):
+def _expect(edit: Edit, current: resource_pb2.Resource | None) -> None:
+    what = "/".join(edit.key)
+    if current is None:
+        if edit.wanted is None:
+            raise ArterialError(Reason.NOT_FOUND, f"{what} does not exist")
+        if edit.expected:
+            raise ArterialError(Reason.CONFLICT, f"{what} was deleted since version {edit.expected}: read it again")
+    elif edit.expected not in (0, current.metadata.resource_version):
         raise ArterialError(
-            Reason.CONFLICT,
-            f"{current.kind}/{current.metadata.name} is at version {current.metadata.resource_version}, not {expected}: read it again",
+            Reason.CONFLICT, f"{what} is at version {current.metadata.resource_version}, not {edit.expected}: read it again"
         )
-
-
-def _upsert(stored: resource_pb2.Resource, version: int, body: bytes) -> sa.Executable:
-    from sqlalchemy.dialects.postgresql import insert
-
-    values = insert(RESOURCES).values(kind=stored.kind, name=stored.metadata.name, version=version, body=body)
-    return values.on_conflict_do_update(index_elements=["kind", "name"], set_={"version": version, "body": body})

@@ -13,11 +13,13 @@ from arterial.api.pricing.v1 import pricing_service_pb2 as pb
 from arterial.api.pricing.v1 import pricing_service_pb2_grpc
 from arterial.api.types.v1 import money_pb2, page_pb2, standing_pb2
 from chassis.clock import Clock
+from chassis.desired import Desired
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.learning.serving import ServedModel
 from chassis.paging import next_token, page_bounds
 from chassis.streaming.online import City, Head, RecentCities, standing
 from chassis.streaming.windows import coarsen
+from services.pricing.policy import fare_table, surge_policy
 from services.pricing.quotes import base_minor, fare_of, with_surge
 from services.pricing.store import SurgeStore, Value
 from services.pricing.surge import ONE_MILLI
@@ -40,12 +42,10 @@ class Demand(Protocol):
 class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
     """Serves PricingService."""
 
-    def __init__(
-        self, store: SurgeStore, demand: ServedModel[Demand], policy: Callable[[], specs_pb2.PricingPolicySpec], clock: Clock
-    ) -> None:
+    def __init__(self, store: SurgeStore, demand: ServedModel[Demand], desired: Callable[[], Desired], clock: Clock) -> None:
         self._cities = RecentCities(store)
         self._demand = demand
-        self._policy = policy
+        self._desired = desired
         self._clock = clock
 
     async def GetSurge(self, request: pb.GetSurgeRequest, context: ServicerContext) -> pb.GetSurgeResponse:
@@ -68,7 +68,7 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
     async def Quote(self, request: pb.QuoteRequest, context: ServicerContext) -> pb.QuoteResponse:
         """Fare of the product times surge of the pickup's cell."""
         policy = self._policy()
-        fare = fare_of(policy, request.product)
+        fare = fare_of(fare_table(self._desired()), request.product)
         cell = basic_int.latlng_to_cell(request.pickup.latitude, request.pickup.longitude, policy.cell_resolution)
         surge = self._of(request.city_id, cell, await self._cities.get(request.city_id))
         base = base_minor(fare, request.distance_m, request.duration_seconds)
@@ -96,6 +96,9 @@ class PricingHandler(pricing_service_pb2_grpc.PricingServiceServicer):
         response.standing.computed_at.FromMicroseconds(int(now * 1e6))
         response.standing.position.source = f"model/demand@{live.version}"
         return response
+
+    def _policy(self) -> specs_pb2.PricingPolicySpec:
+        return surge_policy(self._desired())
 
     def _cell(self, asked: int) -> int:
         """The cell of the policy's resolution. Raises INVALID_REQUEST."""

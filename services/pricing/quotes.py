@@ -4,12 +4,12 @@ from arterial.api.controlplane.v1 import specs_pb2
 from chassis.errors import ArterialError, Reason
 
 
-def fare_of(policy: specs_pb2.PricingPolicySpec, product: str) -> specs_pb2.Fare:
+def fare_of(table: specs_pb2.FareTableSpec, product: str) -> specs_pb2.Fare:
     """The fare of a product. Raises NOT_FOUND."""
-    for fare in policy.fares:
+    for fare in table.fares:
         if fare.product == product:
             return fare
-    raise ArterialError(Reason.NOT_FOUND, f"product {product} has no fare; there are {', '.join(fare.product for fare in policy.fares)}")
+    raise ArterialError(Reason.NOT_FOUND, f"product {product} has no fare; there are {', '.join(fare.product for fare in table.fares)}")
 
 
 def base_minor(fare: specs_pb2.Fare, distance_m: int, duration_seconds: int) -> int:

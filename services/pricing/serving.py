@@ -11,7 +11,6 @@ from chassis.process import Context
 from chassis.rpc.server import serve as serve_rpc
 from services.pricing.config import PricingConfig
 from services.pricing.handler import Demand, PricingHandler
-from services.pricing.policy import surge_policy
 from services.pricing.store import surge_store
 
 # No city asks for a million rides an hour in one cell: what a shadow says beyond it is a failure.
@@ -34,7 +33,7 @@ async def serve(config: PricingConfig, context: Context) -> None:
     ):
 
         def register(server: grpc.aio.Server) -> list[str]:
-            handler = PricingHandler(surge_store(redis), demand, lambda: surge_policy(feed.current), context.clock)
+            handler = PricingHandler(surge_store(redis), demand, lambda: feed.current, context.clock)
             pricing_service_pb2_grpc.add_PricingServiceServicer_to_server(handler, server)
             return [pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"].full_name]
 

@@ -88,7 +88,9 @@ async def test_what_is_referred_to_cannot_be_deleted(plane: ControlPlane) -> Non
     async with connected(plane) as stub:
         with pytest.raises(ArterialError, match="Pipeline/raw"):
             await stub.DeleteResource(pb.DeleteResourceRequest(kind="Topic", name="trip_events_v2"))
-        await stub.DeleteResource(pb.DeleteResourceRequest(kind="Dataset", name="feature/surge"))
+        await stub.DeleteResource(
+            pb.DeleteResourceRequest(kind="Dataset", name="feature/surge", approvals=["Dataset/feature/surge:deleted"])
+        )
         with pytest.raises(ArterialError) as caught:
             await found(stub, "Dataset", "feature/surge")
     assert caught.value.reason is Reason.NOT_FOUND
@@ -131,7 +133,9 @@ async def test_a_watcher_resumes_where_it_was(plane: ControlPlane) -> None:
             if event.type == pb.WatchResponse.TYPE_SYNCED:
                 break
         assert (kinds[0], kinds[-1]) == (pb.WatchResponse.TYPE_RESYNC, pb.WatchResponse.TYPE_SYNCED)
-        await stub.DeleteResource(pb.DeleteResourceRequest(kind="Dataset", name="feature/surge"))
+        await stub.DeleteResource(
+            pb.DeleteResourceRequest(kind="Dataset", name="feature/surge", approvals=["Dataset/feature/surge:deleted"])
+        )
         later = []
         async for event in stub.Watch(pb.WatchRequest(kinds=["Dataset"], resource_version=version)):
             later.append((event.type, event.resource.metadata.name))

@@ -111,7 +111,10 @@ async def test_owners_and_dashboards_are_told_and_a_dashboard_that_is_gone_reads
 async def test_queries_are_checked_when_they_are_applied(shared_plane: ControlPlane) -> None:
     """What is no query, and a table that is not declared, are refused with their place."""
     async with stubs(shared_plane) as to:
-        for query, field in (("SELEC 1 FRM", "resources[0].spec.queries[0]"), ("SELECT a FROM `lake/curated/none`", "resources[0].spec")):
+        for query, field in (
+            ("SELEC 1 FRM", "resources[0].spec.queries[0]"),
+            ("SELECT a FROM `lake/curated/none`", "resources[0].spec.queries"),
+        ):
             with pytest.raises(ArterialError) as caught:
                 await to.control.Apply(control.ApplyRequest(resources=[dashboard(query)]))
             assert caught.value.reason is Reason.INVALID_REQUEST

@@ -21,7 +21,6 @@ from services.controlplane.promotion import gate_failures
 from services.pricing.demand import from_artefact
 from services.pricing.demand_training import MONDAY_HOUR, REQUESTS, Counts, Weekly, definition, train
 from services.pricing.handler import Demand, PricingHandler
-from services.pricing.policy import surge_policy
 from services.pricing.store import surge_store
 from tests.learning.tasks import FIRST, SMALL, fill, task, trips
 
@@ -52,7 +51,7 @@ async def _answers(run: Task, saved: Artefact) -> None:
     """What the service says once the version is live: of a cell that it knows, of another, and without the model."""
     store = surge_store(kv.connect(KvConfig(url="redis://127.0.0.1:1")))
     served: ServedModel[Demand] = ServedModel("demand", run.models, Path(run.lake.root), from_artefact, possible=(0.0, 1e6))
-    handler = PricingHandler(store, served, lambda: surge_policy(run.desired), testing.ManualClock(3_600_000_000.0 + 59))
+    handler = PricingHandler(store, served, lambda: run.desired, testing.ManualClock(3_600_000_000.0 + 59))
     context: Any = None
     cell = int(from_artefact(saved).cells[0, 1])
     nothing = await handler.ForecastDemand(pb.ForecastDemandRequest(city_id=1, cell=cell), context)
