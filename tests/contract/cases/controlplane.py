@@ -54,6 +54,14 @@ CASES = {
     "ControlPlaneService/ListResources": Case(
         control.ListResourcesRequest(kind="Topic"), control.ListResourcesRequest(page=BAD_PAGE), "page.page_size"
     ),
+    "ControlPlaneService/DescribeResource": Case(
+        control.DescribeResourceRequest(kind="Dataset", name="lake/curated/trips"),
+        control.DescribeResourceRequest(name="lake/curated/trips"),
+        "kind",
+    ),
+    "ControlPlaneService/ListChanges": Case(
+        control.ListChangesRequest(kind="Topic"), control.ListChangesRequest(page=BAD_PAGE), "page.page_size"
+    ),
     "ControlPlaneService/DeleteResource": Case(
         control.DeleteResourceRequest(kind="Dataset", name="contract/absent"),
         control.DeleteResourceRequest(kind="Dataset"),
