@@ -45,7 +45,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         behaviour = getattr(handler, kind)
         wrapped = (self._streaming if handler.response_streaming else self._single)(details.method, behaviour, handler.request_streaming)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+        return make(wrapped, handler.request_deserializer, _serializer(handler.response_serializer))
 
     def _single(self, method: str, behaviour: Any, request_streaming: bool) -> Any:
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -82,6 +82,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await context.abort_with_status(rpc_status.to_status(to_status(typed)))
             finally:
                 self._duration.record((time.monotonic() - began) * 1000, {"rpc.method": method, "outcome": outcome})
+
+
+def _serializer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """A handler may answer bytes: what a thousand streams are sent is serialised once."""
+    return lambda response: response if isinstance(response, bytes) else serialize(response)
 
 
 def _typed(error: Exception, method: str) -> ArterialError:

@@ -23,6 +23,7 @@ from chassis.rpc.server import Register
 from chassis.rpc.server import serve as serve_rpc
 from services.controlplane import reconciling, telling
 from services.controlplane.applying import Applying
+from services.controlplane.change_feed import ChangeFeed
 from services.controlplane.config import ControlPlaneConfig
 from services.controlplane.dependents import Dependents
 from services.controlplane.election import Election
@@ -52,7 +53,7 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     applying = Applying(store, models, Dependents(config.lineage))
     if config.resources_dir is not None and await store.version() == 0:
         await applying.apply(pb.ApplyRequest(resources=resources.read([config.resources_dir]), message="seed"), SEED_ACTOR)
-    watching, election = Watching(store, context), Election(engine, "scheduler")
+    watching, election = Watching(ChangeFeed(engine), context, notifications=config.notifications), Election(engine, "scheduler")
     scheduler = Scheduler(store, ScheduleStore(engine), election)
     async with emitting(config, context) as lineage:
         loops = (

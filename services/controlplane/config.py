@@ -8,3 +8,5 @@ class ControlPlaneConfig(ServiceConfig):
 
     sql: SqlConfig
     rpc: RpcConfig
+    # Hears of changes by LISTEN, at once; False where PostgreSQL stands behind a pooler that does not pass notifications on: then it polls.
+    notifications: bool = True

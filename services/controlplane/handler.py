@@ -84,10 +84,10 @@ class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServ
             return await self._store.version_at(as_of.time.ToDatetime(UTC))
         return as_of.resource_version
 
-    async def Watch(self, request: pb.WatchRequest, context: ServicerContext) -> AsyncIterator[pb.WatchResponse]:
-        """Changes as they come."""
-        async for event in self._watching.watch(request.kinds, request.resource_version):
-            yield event
+    async def Watch(self, request: pb.WatchRequest, context: ServicerContext) -> AsyncIterator[Any]:
+        """Changes as they come, serialised once for all watchers."""
+        async for message in self._watching.watch(request):
+            yield message
 
     async def ReportStatus(self, request: pb.ReportStatusRequest, context: ServicerContext) -> pb.ReportStatusResponse:
         """The specification stays as it is, and so does which versions of a model serve: that is the control plane's own."""

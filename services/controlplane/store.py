@@ -16,8 +16,6 @@ from services.controlplane.references import Key, key_of
 
 # Writers queue up: only then does the order of versions agree with the order of commits, which watchers rely on.
 WRITE_LOCK = 0x434F4E54
-# Changes that a watcher may fall behind before it gets everything again.
-HISTORY = 10_000
 _metadata = sa.MetaData()
 RESOURCES = sa.Table(
     "resources",
@@ -78,16 +76,6 @@ class Recorded:
         return recorded
 
 
-@dataclass(frozen=True)
-class ChangeRow:
-    """A change; `resource` is None where it was deleted."""
-
-    version: int
-    kind: str
-    name: str
-    resource: resource_pb2.Resource | None
-
-
 class ResourceStore:
     """Reads and writes resources."""
 
@@ -126,18 +114,6 @@ class ResourceStore:
         """The newest version."""
         async with self._engine.connect() as connection:
             return await _version(connection)
-
-    async def changes_after(self, version: int) -> list[ChangeRow] | None:
-        """Changes after a version, in order; None if the history does not reach back so far."""
-        async with self._engine.connect() as connection:
-            newest = await _version(connection)
-            if version > newest or newest - version > HISTORY:
-                return None
-            rows = (await connection.execute(sa.select(CHANGES).where(CHANGES.c.version > version).order_by(CHANGES.c.version))).all()
-        return [
-            ChangeRow(row.version, row.kind, row.name, None if row.body is None else resource_pb2.Resource.FromString(row.body))
-            for row in rows
-        ]
 
     async def write(self, edits: Sequence[Edit], why: Why) -> list[resource_pb2.Resource]:
         """Makes the edits, all or none; returns what was written. Status stays as it is, unless an edit brings one of a Schema.
