@@ -5,24 +5,27 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import job_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2
+from chassis.errors import ArterialError, Reason
 from cli.connect import show, table, to_service
 
 STATES = ("PENDING", "SUSPENDED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
-PAGE = 1000
+PAGE, BACKFILL_SECONDS = 1000, 60.0
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands."""
     runs = commands.add_parser("runs", help="runs of jobs: list, show, log, cancel, start")
-    runs.set_defaults(run=run_list, kind="", subject="", state="", limit=50)
+    runs.set_defaults(run=run_list, kind="", subject="", state="", schedule="", limit=50)
     actions = runs.add_subparsers(dest="action")
     listing = actions.add_parser("list", help="runs, newest first")
     listing.add_argument("--kind", default="")
     listing.add_argument("--subject", default="")
     listing.add_argument("--state", default="", choices=STATES)
+    listing.add_argument("--schedule", default="", help="of this schedule only")
     listing.add_argument("--limit", type=int, default=50, help="runs at most")
     listing.set_defaults(run=run_list)
     for name, function, words in (("show", run_show, "one run, with its reasons"), ("log", run_log, "what its attempts wrote")):
@@ -33,12 +36,26 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     cancel.add_argument("run_id", metavar="ID")
     cancel.add_argument("--reason", required=True, help="why, for the record")
     cancel.set_defaults(run=run_cancel)
-    start = actions.add_parser("start", help="ask for a run")
+    _register_start(actions.add_parser("start", help="ask for a run, or for one of each date of a range"))
+
+
+def _register_start(start: argparse.ArgumentParser) -> None:
     start.add_argument("kind", help='for example "eta-train"')
     start.add_argument("subject", help="of a training run, the name of the Model")
-    start.add_argument("--date", required=True, help="newest partition that it reads, for example 2026-11-24")
+    dates = start.add_mutually_exclusive_group(required=True)
+    dates.add_argument("--date", help="newest partition that it reads, for example 2026-11-24")
+    dates.add_argument("--from", dest="first", help="first date of a backfill, together with --to")
+    start.add_argument("--to", dest="last", help="last date of a backfill")
     start.add_argument("--cell", default="local")
     start.add_argument("--again", action="store_true", help="another run although there is one that has ended")
+    start.add_argument("--tier", type=int, default=0, choices=(1, 2, 3), help="1 is the most important, 3 may be preempted (default 2)")
+    start.add_argument("--max-attempts", type=int, default=0, help="attempts that may fail (default 3)")
+    start.add_argument("--timeout", type=int, default=0, metavar="SECONDS", help="an attempt that takes longer has failed")
+    start.add_argument("--max-concurrent", type=int, default=0, metavar="N", help="of its kind and subject, run so many at once at most")
+    start.add_argument("--memory-mib", type=int, default=0, help="memory that it needs")
+    start.add_argument("--cpu-milli", type=int, default=0, help="thousandths of a core that it needs")
+    start.add_argument("--reads", action="append", default=[], metavar="DATASET", help="wait until its partition of the date is ready")
+    start.add_argument("--makes", action="append", default=[], metavar="DATASET", help="its partition of the date is what the run makes")
     start.set_defaults(run=run_start)
 
 
@@ -51,7 +68,10 @@ async def run_list(arguments: argparse.Namespace) -> int:
         token = ""
         while len(found) < arguments.limit:
             page = page_pb2.PageRequest(page_size=min(PAGE, arguments.limit - len(found)), page_token=token)
-            reply = await stub.ListRuns(pb.ListRunsRequest(kind=arguments.kind, subject=arguments.subject, state=state, page=page))
+            request = pb.ListRunsRequest(
+                kind=arguments.kind, subject=arguments.subject, state=state, schedule=arguments.schedule, page=page
+            )
+            reply = await stub.ListRuns(request)
             found += reply.runs
             token = reply.page.next_page_token
             if not token:
@@ -109,13 +129,34 @@ async def run_cancel(arguments: argparse.Namespace) -> int:
 
 
 async def run_start(arguments: argparse.Namespace) -> int:
-    """Asks for a run and shows it, also where it was there already."""
+    """Asks for a run and shows it, also where it was there already; or for those of a range, and says how many are new."""
+    if (arguments.first is None) != (arguments.last is None):
+        raise ArterialError(Reason.INVALID_REQUEST, "a backfill needs both --from and --to")
+    terms = specs_pb2.RunTerms(
+        max_attempts=arguments.max_attempts,
+        timeout_seconds=arguments.timeout,
+        max_concurrent=arguments.max_concurrent,
+        memory_mib=arguments.memory_mib,
+        cpu_milli=arguments.cpu_milli,
+        tier=arguments.tier,
+    )
     request = pb.CreateRunRequest(
-        kind=arguments.kind, subject=arguments.subject, cell=arguments.cell, partition_date=arguments.date, again=arguments.again
+        kind=arguments.kind,
+        subject=arguments.subject,
+        cell=arguments.cell,
+        partition_date=arguments.date or arguments.first,
+        again=arguments.again,
+        terms=terms,
+        inputs=[specs_pb2.ModelInput(dataset=dataset, days=1) for dataset in arguments.reads],
+        produces=arguments.makes,
     )
     async with to_service(arguments, "controlplane") as channel:
         stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
-        _show(arguments, (await stub.CreateRun(request)).run)
+        if arguments.last is None:
+            _show(arguments, (await stub.CreateRun(request)).run)
+        else:
+            made = await stub.CreateRuns(pb.CreateRunsRequest(run=request, last_date=arguments.last), timeout=BACKFILL_SECONDS)
+            show(arguments, json_format.MessageToDict(made), [f"{len(made.run_ids)} new runs, {made.existing} were there"])
     return 0
 
 
@@ -127,5 +168,6 @@ def _show(arguments: argparse.Namespace, run: pb.Run) -> None:
     lines = [f"{run.run_id}  {run.kind} {run.subject}  {run.partition_date}  {_state(run)}  attempt {run.attempt} of {run.max_attempts}"]
     lines += [f"  {reason}" for reason in run.reasons]
     lines += [f"  {name}: {value}" for name, value in sorted(run.outputs.items())]
+    lines += [f"  made by schedule {run.schedule} for {run.scheduled_for.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"] if run.schedule else []
     lines += ["  was suspended"] if run.was_suspended else []
     show(arguments, json_format.MessageToDict(run), lines)

@@ -12,7 +12,7 @@ from chassis.errors import ArterialError, Reason, Violation
 from services.controlplane.model_store import Stored
 from services.controlplane.partitions import Judged, Partition, PartitionKey, Verdict
 from services.controlplane.run_store import LogLine
-from services.controlplane.runs import DEFAULT_MAX_ATTEMPTS, DEFAULT_TIER, Input, Run, Terms
+from services.controlplane.runs import DEFAULT_MAX_ATTEMPTS, DEFAULT_TIER, Capacity, Input, Run, Terms
 
 
 def day(text: str, field: str) -> date:
@@ -44,6 +44,11 @@ def terms(message: specs_pb2.RunTerms, max_attempts: int = 0) -> Terms:
         cpu_milli=message.cpu_milli,
         tier=message.tier or DEFAULT_TIER,
     )
+
+
+def capacity(message: job_service_pb2.Capacity) -> Capacity:
+    """What a worker has."""
+    return Capacity(message.memory_mib, message.cpu_milli)
 
 
 def inputs(messages: Iterable[specs_pb2.ModelInput]) -> tuple[Input, ...]:

@@ -11,11 +11,13 @@ from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import keyed_page
 from services.controlplane import gate
-from services.controlplane.conversion import day, inputs, line_message, run_message, state_name, stored, terms
+from services.controlplane.conversion import capacity, day, inputs, line_message, run_message, state_name, stored, terms
 from services.controlplane.run_store import RunFilter, RunRequest, RunStore
 from services.controlplane.runs import TRAINING_SUFFIX, Lease, Outcome
 from services.controlplane.store import ResourceStore
 
+# Ten years: a longer backfill is asked for in parts.
+MAX_DATES = 3700
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -28,20 +30,17 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: ServicerContext) -> pb.CreateRunResponse:
         """The run of a request; a training run is one of a declared model, by its service."""
-        wanted = RunRequest(
-            stored(request.kind),
-            stored(request.subject),
-            stored(request.cell),
-            day(request.partition_date, "partition_date"),
-            terms(request.terms, request.max_attempts),
-            request.again,
-            inputs(request.inputs),
-            tuple(map(stored, request.produces)),
-        )
-        if wanted.kind.endswith(TRAINING_SUFFIX):
-            await self._check_model(wanted)
-        run, created = await self._runs.create(wanted)
+        run, created = await self._runs.create(await self._wanted(request))
         return pb.CreateRunResponse(run=run_message(run), created=created)
+
+    async def CreateRuns(self, request: pb.CreateRunsRequest, context: ServicerContext) -> pb.CreateRunsResponse:
+        """A run of each date."""
+        wanted, last = await self._wanted(request.run, "run."), day(request.last_date, "last_date")
+        if (last - wanted.partition_date).days >= MAX_DATES:
+            why = [Violation("last_date", f"more than {MAX_DATES} dates")]
+            raise ArterialError(Reason.INVALID_REQUEST, "the range is too long", violations=why)
+        created, existing = await self._runs.create_range(wanted, last)
+        return pb.CreateRunsResponse(run_ids=[run.run_id for run in created], existing=existing)
 
     async def GetRun(self, request: pb.GetRunRequest, context: ServicerContext) -> pb.GetRunResponse:
         """One run."""
@@ -70,8 +69,9 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
 
     async def TakeRun(self, request: pb.TakeRunRequest, context: ServicerContext) -> pb.TakeRunResponse:
         """The lease is a secret of worker and control plane: no listing shows it."""
-        lease = Lease(uuid.uuid4().hex, stored(request.worker), request.lease_seconds)
-        run = await self._runs.take(lease, stored(request.cell), [stored(kind) for kind in request.kinds])
+        kinds, total = tuple(map(stored, request.kinds)), capacity(request.total)
+        lease = Lease(uuid.uuid4().hex, stored(request.worker), request.lease_seconds, kinds, total)
+        run = await self._runs.take(lease, stored(request.cell), capacity(request.free))
         return pb.TakeRunResponse() if run is None else pb.TakeRunResponse(run=run_message(run), lease=lease.token)
 
     async def KeepRun(self, request: pb.KeepRunRequest, context: ServicerContext) -> pb.KeepRunResponse:
@@ -86,10 +86,23 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
         run = await self._runs.finish(request.run_id, request.lease, outcome, [stored(line) for line in request.log])
         return pb.FinishRunResponse(run=run_message(run))
 
-    async def _check_model(self, wanted: RunRequest) -> None:
+    async def _wanted(self, request: pb.CreateRunRequest, prefix: str = "") -> RunRequest:
+        wanted = RunRequest(
+            stored(request.kind),
+            stored(request.subject),
+            stored(request.cell),
+            day(request.partition_date, f"{prefix}partition_date"),
+            terms(request.terms, request.max_attempts),
+            request.again,
+            inputs(request.inputs),
+            tuple(map(stored, request.produces)),
+        )
+        if wanted.kind.endswith(TRAINING_SUFFIX):
+            await self._check_model(wanted, f"{prefix}kind")
+        return wanted
+
+    async def _check_model(self, wanted: RunRequest, field: str) -> None:
         model = await self._resources.get("Model", wanted.subject)
         wrong = gate.mismatch(wanted.kind, model.model)
         if wrong is not None:
-            raise ArterialError(
-                Reason.INVALID_REQUEST, f"{wanted.kind} of {wanted.subject}: {wrong}", violations=[Violation("kind", wrong)]
-            )
+            raise ArterialError(Reason.INVALID_REQUEST, f"{wanted.kind} of {wanted.subject}: {wrong}", violations=[Violation(field, wrong)])

@@ -1,24 +1,23 @@
 """Runs in PostgreSQL. Rows are held while a transition is decided, so that replicas and workers never see half of one."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.errors import ArterialError, Reason
-from services.controlplane import gating, runs
+from services.controlplane import gating, runs, taking
 from services.controlplane.rows import add, run_of, save
-from services.controlplane.runs import Input, Lease, Outcome, Run, RunState, Terms
-from services.controlplane.tables import DATABASE_TIME, RUN_LOG, RUNS
+from services.controlplane.runs import Capacity, Input, Lease, Outcome, Run, RunState, Terms
+from services.controlplane.tables import RUN_LOG, RUNS
+from services.controlplane.taking import BATCH, OPEN, now_of
 
-# Open runs that are looked at in one transaction: it stays short, however many wait.
-BATCH = 100
 # Lines of a run and characters of a line that are kept: a worker that prints in a loop must not fill the database.
 MAX_LOG_LINES, MAX_LINE_CHARACTERS = 10_000, 4096
-_WAITING = (str(RunState.PENDING), str(RunState.SUSPENDED))
-_OPEN = sa.text("state IN ('PENDING', 'SUSPENDED', 'RUNNING')")
 
 
 @dataclass(frozen=True)
@@ -60,35 +59,38 @@ class RunStore:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        # Workers of one process queue up here, not with a connection in hand.
+        self._giving: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def create(self, request: RunRequest) -> tuple[Run, bool]:
         """The run of a request, and whether it is new; the gate has been asked for it."""
-        same = sa.and_(
-            RUNS.c.kind == request.kind,
-            RUNS.c.subject == request.subject,
-            RUNS.c.cell == request.cell,
-            RUNS.c.partition_date == request.partition_date,
-        )
+        created, existing = await self._create([request])
+        return (created or existing)[0], bool(created)
+
+    async def create_range(self, request: RunRequest, last: date) -> tuple[list[Run], int]:
+        """Runs from the request's date to `last`: those that are new, and how many were there. Cut short, it may be repeated."""
+        days = [request.partition_date + timedelta(days=more) for more in range((last - request.partition_date).days + 1)]
+        made: list[Run] = []
+        for start in range(0, len(days), BATCH):
+            created, _ = await self._create([replace(request, partition_date=day) for day in days[start : start + BATCH]])
+            made += created
+        return made, len(days) - len(made)
+
+    async def _create(self, requests: Sequence[RunRequest]) -> tuple[list[Run], list[Run]]:
+        """Runs of requests that differ in their dates: those that are new, and those that were there."""
+        one, days = requests[0], [request.partition_date for request in requests]
+        same = (RUNS.c.kind == one.kind, RUNS.c.subject == one.subject, RUNS.c.cell == one.cell, RUNS.c.partition_date.in_(days))
         async with self._engine.begin() as connection:
-            name = f"run/{request.kind}/{request.subject}/{request.cell}/{request.partition_date}"
+            name = f"run/{one.kind}/{one.subject}/{one.cell}"
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
-            row = (await connection.execute(sa.select(RUNS).where(same).order_by(RUNS.c.number.desc()).limit(1))).first()
-            if row is not None and (run_of(row).open or not request.again):
-                return run_of(row), False
-            now = await _now(connection)
-            new = Run(
-                request.kind,
-                request.subject,
-                request.cell,
-                request.partition_date,
-                now,
-                now,
-                terms=request.terms,
-                inputs=request.inputs,
-                produces=request.produces,
-            )
-            (run,) = await gating.asked(connection, await add(connection, [new]))
-            return run, True
+            order = RUNS.c.partition_date, sa.case((OPEN, 0), else_=1), RUNS.c.number.desc()
+            newest = sa.select(RUNS).where(*same).distinct(RUNS.c.partition_date).order_by(*order)
+            found = [run_of(row) for row in (await connection.execute(newest)).all()]
+            existing = {run.partition_date: run for run in found if run.open or not one.again}
+            now = await now_of(connection)
+            new = [_new(request, now) for request in requests if request.partition_date not in existing]
+            created = await gating.asked(connection, await add(connection, new)) if new else []
+        return created, list(existing.values())
 
     async def get(self, run_id: str) -> Run:
         """One run. Raises NOT_FOUND."""
@@ -115,19 +117,15 @@ class RunStore:
             rows = (await connection.execute(query)).all()
         return [LogLine(row.line, row.attempt, row.written_at, row.text) for row in rows]
 
-    async def take(self, lease: Lease, cell: str, kinds: Sequence[str]) -> Run | None:
-        """The oldest run of these kinds that may run, held by the lease; None if there is none.
+    async def take(self, lease: Lease, cell: str, free: Capacity) -> Run | None:
+        """The run of the lease's kinds that the worker should do next, held by the lease; None if there is none.
 
-        Candidates are looked at without holding them, then held one by one: a worker that looks keeps no run from another. Suspended ones
-        come last: verdicts release them at once (`reconsider_partitions`), so that one found here is an exception.
+        Candidates are looked at without holding them, then held one by one: what another transaction holds is passed over.
         """
-        async with self._engine.begin() as connection:
-            now = await _now(connection)
-            ran_out = sa.and_(RUNS.c.state == str(RunState.RUNNING), RUNS.c.lease_expires_at <= now)
-            due = sa.or_(sa.and_(RUNS.c.state.in_(_WAITING), RUNS.c.due_at <= now), ran_out)
-            query = sa.select(RUNS).where(_OPEN, RUNS.c.cell == cell, RUNS.c.kind.in_(kinds), due)
-            query = query.order_by(RUNS.c.state == str(RunState.SUSPENDED), RUNS.c.number).limit(BATCH)
-            found = [run_of(row) for row in (await connection.execute(query)).all()]
+        async with self._giving[cell], self._engine.begin() as connection:
+            await taking.one_at_a_time(connection, cell)
+            now = await now_of(connection)
+            found = await taking.candidates(connection, lease, cell, free, now)
             for before, after in zip(found, await _foreseen(connection, found, now), strict=True):
                 if after != before or after.state is RunState.PENDING:
                     for run in await _settled(connection, [before.number], now):
@@ -154,8 +152,8 @@ class RunStore:
         last = 0
         while True:
             async with self._engine.begin() as connection:
-                now = await _now(connection)
-                query = sa.select(RUNS).where(_OPEN, RUNS.c.number > last).order_by(RUNS.c.number).limit(BATCH)
+                now = await now_of(connection)
+                query = sa.select(RUNS).where(OPEN, RUNS.c.number > last).order_by(RUNS.c.number).limit(BATCH)
                 found = [run_of(row) for row in (await connection.execute(query)).all()]
                 after = await _foreseen(connection, found, now)
                 await _settled(connection, [new.number for old, new in zip(found, after, strict=True) if new != old], now)
@@ -167,7 +165,7 @@ class RunStore:
         async with self._engine.begin() as connection:
             row = (await connection.execute(sa.select(RUNS).where(RUNS.c.number == runs.number_of(run_id)).with_for_update())).first()
             before = _existing(row, run_id)
-            now = await _now(connection)
+            now = await now_of(connection)
             after = change(before, now)
             await save(connection, before, after)
             if after != before:
@@ -184,12 +182,26 @@ async def reconsider_partitions(connection: AsyncConnection, cell: str, first: d
     """
     last = 0
     while True:
-        query = sa.select(RUNS).where(_OPEN, RUNS.c.cell == cell, RUNS.c.partition_date >= first, RUNS.c.number > last)
+        query = sa.select(RUNS).where(OPEN, RUNS.c.cell == cell, RUNS.c.partition_date >= first, RUNS.c.number > last)
         held = await _held(connection, query.order_by(RUNS.c.number).limit(BATCH), skip=False)
         await gating.asked(connection, held)
         if len(held) < BATCH:
             return
         last = held[-1].number
+
+
+def _new(request: RunRequest, now: datetime) -> Run:
+    return Run(
+        request.kind,
+        request.subject,
+        request.cell,
+        request.partition_date,
+        now,
+        now,
+        terms=request.terms,
+        inputs=request.inputs,
+        produces=request.produces,
+    )
 
 
 async def _foreseen(connection: AsyncConnection, found: Sequence[Run], now: datetime) -> list[Run]:
@@ -230,11 +242,6 @@ async def _write_log(connection: AsyncConnection, run: Run, log: Sequence[str], 
 
 def _shortened(line: str) -> str:
     return line if len(line) <= MAX_LINE_CHARACTERS else line[: MAX_LINE_CHARACTERS - 1] + "…"
-
-
-async def _now(connection: AsyncConnection) -> datetime:
-    now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
-    return now
 
 
 def _existing(row: sa.Row[tuple[object, ...]] | None, run_id: str) -> Run:

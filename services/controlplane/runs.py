@@ -102,7 +102,8 @@ class Run:
     # What the worker of the current attempt declared.
     worker_kinds: tuple[str, ...] = ()
     worker_has: Capacity = Capacity()
-    # When others were last stopped to make place for this one.
+    # The worker that keeps a place for it, and since when; empty for none.
+    place_worker: str = ""
     made_place_at: datetime | None = None
 
     @property
@@ -180,6 +181,11 @@ def preempted(run: Run, other: Run, now: datetime) -> Run:
     return replace(freed, due_at=now + timedelta(seconds=PREEMPTED_SECONDS))
 
 
+def placed(run: Run, worker: str, now: datetime) -> Run:
+    """The run, with a worker that keeps a place for it."""
+    return replace(run, place_worker=worker, made_place_at=now)
+
+
 def taken(run: Run, lease: Lease, now: datetime) -> Run:
     """The run as its next attempt, held by the lease. Only a PENDING one that is due may be taken; any other is a defect of the caller."""
     if run.state is not RunState.PENDING or run.due_at > now:
@@ -196,6 +202,8 @@ def taken(run: Run, lease: Lease, now: datetime) -> Run:
         started_at=now,
         worker_kinds=lease.kinds,
         worker_has=lease.worker_has,
+        place_worker="",
+        made_place_at=None,
     )
 
 
@@ -257,4 +265,5 @@ def _failed(run: Run, why: str, now: datetime) -> Run:
 
 def _expect(run: Run, lease: str) -> None:
     if not lease or run.lease != lease:
-        raise ArterialError(Reason.CONFLICT, f"the lease of {run.run_id} is not the current one (it is {run.state}): stop working")
+        why = f" ({'; '.join(run.reasons)})" if run.reasons else ""
+        raise ArterialError(Reason.CONFLICT, f"the lease of {run.run_id} is not the current one: it is {run.state}{why}, stop working")

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
-from services.controlplane import conversion, gating, schedules
+from services.controlplane import conversion, gating, schedules, taking
 from services.controlplane.election import SILENT_SECONDS
 from services.controlplane.partitions import PartitionState
 from services.controlplane.rows import add
@@ -57,6 +57,10 @@ class ScheduleStore:
         declared = sa.select(RESOURCES.c.name).where(RESOURCES.c.kind == "Schedule")
         async with self._engine.begin() as connection:
             await connection.execute(sa.delete(SCHEDULE_POSITIONS).where(SCHEDULE_POSITIONS.c.schedule.not_in(declared)))
+
+    async def make_place(self) -> None:
+        """Stops runs of tier 3 for those of tier 1 that found no worker."""
+        await taking.make_place(self._engine)
 
     async def make(self, resource: resource_pb2.Resource) -> Made:
         """Makes the runs that are due, at most MAX_TICKS. A process that hangs meanwhile holds its rows no longer than its office."""

@@ -1,4 +1,4 @@
-"""The loop that makes the runs of schedules, in the one replica that is elected to."""
+"""The loop that makes the runs of schedules, and place for the most important ones, in the one replica that is elected to."""
 
 import asyncio
 from contextlib import suppress
@@ -51,6 +51,7 @@ class Scheduler:
             self._declared, self._resting = await self._store.declared(), {}
             await self._store.forget()
             self._seen = version
+        await self._store.make_place()
         more = False
         for resource in self._declared:
             if not self._rests(resource):

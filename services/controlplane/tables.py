@@ -42,6 +42,7 @@ RUNS = sa.Table(
     sa.Column("worker_kinds", ARRAY(sa.Text)),
     sa.Column("worker_memory_mib", sa.Integer),
     sa.Column("worker_cpu_milli", sa.Integer),
+    sa.Column("place_worker", sa.Text),
     sa.Column("made_place_at", _TIME),
 )
 SCHEDULE_POSITIONS = sa.Table(

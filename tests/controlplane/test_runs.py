@@ -14,7 +14,7 @@ from services.controlplane.runs import Lease, Outcome, Run, RunState, Terms
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 TAKE_SECONDS = 60
-NAMES = ("take", "keep", "keep_stale", "succeed", "fail", "fail_stale", "close", "open", "expire", "cancel", "wait")
+NAMES = ("take", "keep", "keep_stale", "succeed", "fail", "fail_stale", "close", "open", "expire", "preempt", "cancel", "wait")
 STEPS = st.lists(st.sampled_from(NAMES), max_size=40)
 
 
@@ -34,9 +34,12 @@ def step(run: Run, name: str, now: datetime) -> Run:
         "close": lambda: runs.gated(run, ["lake/curated/trips 2026-11-24 is BLOCKED"]),
         "open": lambda: runs.gated(run, []),
         "expire": lambda: runs.expired(run, now),
+        "preempt": lambda: runs.preempted(run, replace(fresh(), number=8, terms=Terms(tier=1)), now),
         "cancel": lambda: runs.cancelled(run, "because", now),
         "wait": lambda: run,
     }
+    if name == "preempt" and run.state is not RunState.RUNNING:
+        return run
     if name == "take" and (run.state is not RunState.PENDING or run.due_at > now):
         return run
     try:
@@ -90,6 +93,32 @@ def test_pauses_between_attempts_grow_up_to_a_limit() -> None:
     """And stay finite for any number of failures."""
     pauses = [runs.backoff_seconds(failures) for failures in (1, 2, 3, 20, 10_000)]
     assert pauses == [2.0, 4.0, 8.0, runs.MAX_BACKOFF_SECONDS, runs.MAX_BACKOFF_SECONDS]
+
+
+@given(number=st.integers(1, 2**60), failures=st.integers(1, 100))
+def test_pauses_are_spread_and_the_same_whenever_asked(number: int, failures: int) -> None:
+    """Between half of the longest pause and all of it; two runs that failed together do not come back together."""
+    share = runs.jitter(number, failures)
+    assert runs.MIN_JITTER <= share <= 1 and share == runs.jitter(number, failures) != runs.jitter(number + 1, failures)
+    taken = runs.taken(replace(fresh(), number=number), Lease("one", "w", 60), START)
+    pause = (runs.finished(taken, "one", Outcome(False, "no"), START).due_at - START).total_seconds()
+    assert runs.MIN_BACKOFF_SECONDS * runs.MIN_JITTER <= pause <= runs.MIN_BACKOFF_SECONDS
+
+
+def test_an_attempt_that_takes_too_long_has_failed_although_its_lease_is_kept() -> None:
+    """It pauses, as after any failure; the time of the next attempt counts anew."""
+    run = replace(fresh(2), terms=Terms(max_attempts=2, timeout_seconds=100))
+    now = START
+    run = runs.taken(run, Lease("one", "w", 60), now)
+    run = runs.kept(run, "one", now + timedelta(seconds=59))
+    assert runs.expired(run, now + timedelta(seconds=99)) == run
+    over = runs.expired(run, now + timedelta(seconds=100))
+    assert (over.state, over.failures, over.reasons) == (RunState.PENDING, 1, ("attempt 1: took longer than 100 s",))
+    assert over.due_at > now + timedelta(seconds=100)
+    again = runs.taken(over, Lease("two", "w", 60), now + timedelta(seconds=200))
+    assert runs.expired(again, now + timedelta(seconds=250)).state is RunState.RUNNING
+    last = runs.expired(replace(again, lease_expires_at=now + timedelta(seconds=999)), now + timedelta(seconds=300))
+    assert (last.state, last.failures) == (RunState.FAILED, 2)
 
 
 def test_a_suspension_costs_no_attempt() -> None:

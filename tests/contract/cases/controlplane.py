@@ -40,6 +40,11 @@ def version(sha256: str) -> models.ModelVersion:
     return models.ModelVersion(model="contract", version="1", path="contract/1", sha256=sha256)
 
 
+def contract_run() -> jobs.CreateRunRequest:
+    """A run that no worker takes."""
+    return jobs.CreateRunRequest(kind="contract", subject="contract/table", cell="contract", partition_date="2026-11-24")
+
+
 ABSENT_RUN = "run-0"
 CASES = {
     "ControlPlaneService/Plan": Case(
@@ -88,9 +93,14 @@ CASES = {
         "schema",
     ),
     "JobService/CreateRun": Case(
-        jobs.CreateRunRequest(kind="contract", subject="contract/table", cell="contract", partition_date="2026-11-24"),
+        contract_run(),
         jobs.CreateRunRequest(kind="contract", subject="contract/table", cell="contract", partition_date="today"),
         "partition_date",
+    ),
+    "JobService/CreateRuns": Case(
+        jobs.CreateRunsRequest(run=contract_run(), last_date="2026-11-25"),
+        jobs.CreateRunsRequest(run=contract_run(), last_date="tomorrow"),
+        "last_date",
     ),
     "JobService/GetRun": Case(jobs.GetRunRequest(run_id=ABSENT_RUN), jobs.GetRunRequest(), "run_id", frozenset({Reason.NOT_FOUND})),
     "JobService/ListRuns": Case(jobs.ListRunsRequest(kind="contract"), jobs.ListRunsRequest(page=BAD_PAGE), "page.page_size"),

@@ -1,0 +1,126 @@
+"""Finds the runs that a worker may take, and makes place for those that find none, within a transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.controlplane import packing, runs
+from services.controlplane.packing import FIRST_TIER
+from services.controlplane.rows import run_of, save
+from services.controlplane.runs import Capacity, Lease, Run, RunState
+from services.controlplane.tables import DATABASE_TIME, RUNS
+
+# Runs that are looked at in one transaction: it stays short, however many wait.
+BATCH = 100
+OPEN = sa.text("runs.state IN ('PENDING', 'SUSPENDED', 'RUNNING')")
+_WAITING = (str(RunState.PENDING), str(RunState.SUSPENDED))
+_PENDING = sa.text("runs.state = 'PENDING'")
+_RUNNING = sa.text("runs.state = 'RUNNING'")
+
+
+async def now_of(connection: AsyncConnection) -> datetime:
+    """The database's time at this moment."""
+    now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
+    return now
+
+
+async def one_at_a_time(connection: AsyncConnection, cell: str) -> None:
+    """Queues this transaction behind others that give out runs of the cell: what is running, and where, then stands still."""
+    name = f"runs/{cell}"
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+
+
+async def candidates(connection: AsyncConnection, lease: Lease, cell: str, free: Capacity, now: datetime) -> list[Run]:
+    """Runs that the worker could take if the gate lets them, in the order in which it should; at most BATCH.
+
+    Suspended ones come last: verdicts release them at once (`reconsider_partitions`), so that one found here is an exception.
+    """
+    ran_out = sa.and_(RUNS.c.state == str(RunState.RUNNING), RUNS.c.lease_expires_at <= now)
+    due = sa.or_(sa.and_(RUNS.c.state.in_(_WAITING), RUNS.c.due_at <= now), ran_out)
+    query = _within_limits(cell, now).where(OPEN, RUNS.c.kind.in_(lease.kinds), due, _fits(free, lease.worker_has))
+    query = query.order_by(RUNS.c.state == str(RunState.SUSPENDED), RUNS.c.tier, RUNS.c.number).limit(BATCH)
+    found = [run_of(row) for row in (await connection.execute(query)).all()]
+    ordered = packing.order(found, lease.worker_has, now)
+    held = await _held_for(connection, lease, cell, free, now)
+    if held is None:
+        return ordered
+    first = [run for run in ordered if run.number == held.number]
+    return first or [run for run in ordered if run.terms.tier < held.terms.tier]
+
+
+async def make_place(engine: AsyncEngine) -> None:
+    """Stops runs of tier 3 for those of tier 1 that found no worker for a while."""
+    async with engine.connect() as connection:
+        cells = (await connection.scalars(_unplaced(await now_of(connection)).with_only_columns(RUNS.c.cell).distinct())).all()
+    for cell in cells:
+        async with engine.begin() as connection:
+            await one_at_a_time(connection, cell)
+            now = await now_of(connection)
+            query = _unplaced(now).where(RUNS.c.cell == cell).order_by(RUNS.c.number).limit(BATCH)
+            for waiting in await _locked(connection, query):
+                running = await _locked(connection, sa.select(RUNS).where(_RUNNING, RUNS.c.cell == cell))
+                offer = packing.preemption(waiting, running, now)
+                if offer is not None:
+                    await save(connection, waiting, runs.placed(waiting, offer.worker, now))
+                    for victim in offer.victims:
+                        await save(connection, victim, runs.preempted(victim, waiting, now))
+
+
+def _unplaced(now: datetime) -> sa.Select[Any]:
+    """Runs of tier 1 that have waited for a worker, and for which none keeps a place."""
+    waited = now - timedelta(seconds=packing.PREEMPT_AFTER_SECONDS)
+    lapsed = sa.or_(RUNS.c.made_place_at.is_(None), RUNS.c.made_place_at <= now - timedelta(seconds=packing.HOLD_SECONDS))
+    return _within_limits(None, now).where(_PENDING, RUNS.c.tier == FIRST_TIER, RUNS.c.due_at <= waited, lapsed)
+
+
+async def _held_for(connection: AsyncConnection, lease: Lease, cell: str, free: Capacity, now: datetime) -> Run | None:
+    """The run that the worker keeps a place for; a starving one that no worker keeps a place for gets it here."""
+    has = lease.worker_has
+    if has == Capacity():
+        return None
+    mine = _within_limits(cell, now).where(_PENDING, RUNS.c.place_worker == lease.worker, RUNS.c.kind.in_(lease.kinds))
+    rows = (await connection.execute(mine.order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH))).all()
+    held = [run for run in map(run_of, rows) if packing.holds(run, lease.worker, now)]
+    if held:
+        return held[0]
+    starving = now - timedelta(seconds=packing.STARVING_SECONDS)
+    query = _within_limits(cell, now).where(_PENDING, RUNS.c.kind.in_(lease.kinds), RUNS.c.due_at <= starving, _fits(has, has))
+    query = query.where(~_fits(free, has)).order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH)
+    for run in await _locked(connection, query):
+        if packing.place_lapsed(run, now):
+            placed = runs.placed(run, lease.worker, now)
+            await save(connection, run, placed)
+            return placed
+    return None
+
+
+def _within_limits(cell: str | None, now: datetime) -> sa.Select[Any]:
+    """Runs of a cell (None: of all), without those that so many of their kind and subject are running of as they allow."""
+    running = sa.select(RUNS.c.cell, RUNS.c.kind, RUNS.c.subject, sa.func.count().label("running"))
+    running = running.where(_RUNNING, RUNS.c.lease_expires_at > now)
+    running = running if cell is None else running.where(RUNS.c.cell == cell)
+    busy = running.group_by(RUNS.c.cell, RUNS.c.kind, RUNS.c.subject).subquery("busy")
+    same = sa.and_(busy.c.cell == RUNS.c.cell, busy.c.kind == RUNS.c.kind, busy.c.subject == RUNS.c.subject)
+    free = sa.or_(RUNS.c.max_concurrent == 0, sa.func.coalesce(busy.c.running, 0) < RUNS.c.max_concurrent)
+    query = sa.select(RUNS).select_from(RUNS.outerjoin(busy, same)).where(free)
+    return query if cell is None else query.where(RUNS.c.cell == cell)
+
+
+def _fits(has: Capacity, total: Capacity) -> sa.ColumnElement[bool]:
+    """`packing.fits`, as a condition."""
+
+    def within(tier: int) -> sa.ColumnElement[bool]:
+        room = packing.usable(has, total, tier)
+        conditions = [RUNS.c.memory_mib <= room.memory_mib] if total.memory_mib else []
+        conditions += [RUNS.c.cpu_milli <= room.cpu_milli] if total.cpu_milli else []
+        return sa.and_(sa.true(), *conditions)
+
+    return sa.or_(sa.and_(RUNS.c.tier == FIRST_TIER, within(FIRST_TIER)), within(FIRST_TIER + 1))
+
+
+async def _locked(connection: AsyncConnection, query: sa.Select[Any]) -> Sequence[Run]:
+    rows = (await connection.execute(query.with_for_update(of=RUNS, skip_locked=True))).all()
+    return [run_of(row) for row in rows]
