@@ -77,6 +77,8 @@ client/arterial/api/.generated: $(VENV)/.installed $(PROTOS)
 		--python_out=client --mypy_out=quiet:client $(PROTOS)
 	@$(BIN)/python -m grpc_tools.protoc -Iprotos --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--grpc_python_out=client --mypy_grpc_out=quiet:client $(shell find protos/arterial -name '*_service.proto')
+	@$(BIN)/python -m grpc_tools.protoc -Iprotos --include_source_info --descriptor_set_out=client/arterial/api/resources.binpb \
+		protos/arterial/api/controlplane/v1/resource.proto protos/arterial/api/controlplane/v1/specs.proto
 	@touch $@
 
 clean:

@@ -19,7 +19,7 @@ from arterial.api.controlplane.v1 import (
     schema_registry_service_pb2_grpc,
     specs_pb2,
 )
-from chassis import resources
+from chassis import resourcefiles, resources
 from chassis.config import ServiceConfig
 from chassis.errors import ArterialError
 from chassis.logs import logger
@@ -229,7 +229,7 @@ def load(config: ServiceConfig) -> Desired:
             _log.error("last good state is corrupt, beginning with the seed", file=str(file), error=str(error))
     if config.resources_dir is None:
         return Desired(())
-    seeds = sorted(resources.read([config.resources_dir]), key=lambda resource: (resource.kind, resource.metadata.name))
+    seeds = sorted(resourcefiles.read([config.resources_dir]), key=lambda resource: (resource.kind, resource.metadata.name))
     return _understood(Desired(tuple(seeds)))
 
 

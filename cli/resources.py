@@ -1,8 +1,14 @@
-"""`arterial plan`, `apply`, `get`, `delete` and `watch`: the control plane's resources."""
+"""`arterial plan`, `apply`, `edit`, `delete` and `rollback`: changing the control plane's resources."""
 
 import argparse
+import asyncio
+import getpass
+import os
+import shlex
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from google.protobuf import json_format
@@ -10,107 +16,162 @@ from google.protobuf import json_format
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as grpc_stubs
 from arterial.api.controlplane.v1 import resource_pb2
-from arterial.api.types.v1 import page_pb2
-from chassis import resources
-from cli.connect import show, table, to_service
+from chassis import resourcefiles
+from chassis.errors import ArterialError, Reason
+from chassis.resourcefiles import Declared, located
+from cli.connect import show, to_service
+from cli.inspecting import as_of, document, listed
 
-SIGNS = {pb.Change.ACTION_CREATE: "+", pb.Change.ACTION_UPDATE: "~", pb.Change.ACTION_NONE: " "}
+SIGNS = {pb.Change.ACTION_CREATE: "+", pb.Change.ACTION_UPDATE: "~", pb.Change.ACTION_DELETE: "-"}
+PLAN_SECONDS, APPLY_SECONDS = 30.0, 60.0
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands."""
-    plan = commands.add_parser("plan", help="what applying files or folders would change")
-    plan.add_argument("paths", nargs="+", type=Path)
-    plan.set_defaults(run=run_plan)
+    plan = commands.add_parser("plan", help="what applying files or folders would change, and who would feel it")
     apply = commands.add_parser("apply", help="make the resources of files or folders so, all or none")
-    apply.add_argument("paths", nargs="+", type=Path)
-    apply.add_argument("--approve", action="append", default=[], metavar="KIND/NAME:PATH", help="a one-way door to go through")
-    apply.add_argument("--message", default="", help="why, for the record")
-    apply.set_defaults(run=run_apply)
-    get = commands.add_parser("get", help="resources of a kind, or one resource as YAML")
-    get.add_argument("kind")
-    get.add_argument("name", nargs="?")
-    get.set_defaults(run=run_get)
+    for command in (plan, apply):
+        command.add_argument("paths", nargs="+", type=Path)
+        command.add_argument("--prune", metavar="LABEL=VALUE", action="append", help="remove resources with the label that are not given")
+    edit = commands.add_parser("edit", help="edit a resource in $EDITOR")
     delete = commands.add_parser("delete", help="delete a resource")
-    delete.add_argument("kind")
-    delete.add_argument("name")
-    delete.set_defaults(run=run_delete)
-    watch = commands.add_parser("watch", help="changes as they come")
-    watch.add_argument("kinds", nargs="*")
-    watch.set_defaults(run=run_watch)
+    rollback = commands.add_parser("rollback", help="make one resource, or all, what they were at a version")
+    for command in (edit, delete):
+        command.add_argument("kind")
+        command.add_argument("name")
+    rollback.add_argument("kind", nargs="?", help="without a kind: all resources")
+    rollback.add_argument("name", nargs="?")
+    rollback.add_argument("--to", required=True, metavar="VERSION|TIME", help="resource version, or time (ISO 8601)")
+    for command in (apply, edit, delete, rollback):
+        command.add_argument("--approve", action="append", default=[], metavar="KIND/NAME:PATH", help="a one-way door to go through")
+        command.add_argument("--message", default="", help="why, for the record")
+    for command, run in ((plan, run_plan), (apply, run_apply), (edit, run_edit), (delete, run_delete), (rollback, run_rollback)):
+        command.set_defaults(run=run)
+
+
+def actor() -> tuple[tuple[str, str]]:
+    """Metadata that says who changes something."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name
+        name = str(os.getuid())
+    return (("arterial-actor", name),)
 
 
 async def run_plan(arguments: argparse.Namespace) -> int:
-    """Shows the changes."""
+    """Shows the changes; exit status 0 also if there are some."""
+    written = resourcefiles.declared(arguments.paths)
     async with to_service(arguments, "controlplane") as channel:
-        wanted = resources.read(arguments.paths)
-        reply = await grpc_stubs.ControlPlaneServiceStub(channel).Plan(pb.PlanRequest(resources=wanted), timeout=10)
-    _show_changes(arguments, reply.changes)
+        request = pb.PlanRequest(resources=[each.resource for each in written], prune=_prune(arguments.prune))
+        with located(written):
+            reply = await grpc_stubs.ControlPlaneServiceStub(channel).Plan(request, timeout=PLAN_SECONDS)
+    _show_changes(arguments, reply.changes, reply.dependents_unknown)
     return 0
 
 
 async def run_apply(arguments: argparse.Namespace) -> int:
     """Applies and shows the changes."""
-    async with to_service(arguments, "controlplane") as channel:
-        request = pb.ApplyRequest(resources=resources.read(arguments.paths), approvals=arguments.approve, message=arguments.message)
-        reply = await grpc_stubs.ControlPlaneServiceStub(channel).Apply(request, timeout=30)
-    _show_changes(arguments, reply.changes)
+    written = resourcefiles.declared(arguments.paths)
+    await _apply(arguments, [each.resource for each in written], written, _prune(arguments.prune))
     return 0
 
 
-def _show_changes(arguments: argparse.Namespace, changes: Sequence[pb.Change]) -> None:
-    lines = []
-    for change in changes:
-        if change.action != pb.Change.ACTION_NONE:
-            lines.append(f"{SIGNS[change.action]} {change.kind}/{change.name}")
-            lines += [
-                f"    {field.path}: {field.before or '(none)'} -> {field.after or '(none)'}"
-                + ("  (one-way door)" if field.one_way_door else "")
-                for field in change.fields
-            ]
-    changed = sum(change.action != pb.Change.ACTION_NONE for change in changes)
-    document = {"changes": [json_format.MessageToDict(change) for change in changes]}
-    show(arguments, document, [*lines, f"{changed} of {len(changes)} resources change"])
-
-
-async def run_get(arguments: argparse.Namespace) -> int:
-    """One resource as YAML, or a table of a kind."""
+async def run_edit(arguments: argparse.Namespace) -> int:
+    """Opens a resource in an editor; what is saved is applied, unless somebody else changed it meanwhile."""
     async with to_service(arguments, "controlplane") as channel:
-        stub = grpc_stubs.ControlPlaneServiceStub(channel)
-        if arguments.name:
-            reply = await stub.GetResource(pb.GetResourceRequest(kind=arguments.kind, name=arguments.name))
-            document = resources.to_document(reply.resource)
-            show(arguments, document, [yaml.safe_dump(document, sort_keys=False).rstrip()])
+        request = pb.GetResourceRequest(kind=arguments.kind, name=arguments.name)
+        current = (await grpc_stubs.ControlPlaneServiceStub(channel).GetResource(request)).resource
+    before = yaml.safe_dump(document(current), sort_keys=False, allow_unicode=True)
+    with tempfile.TemporaryDirectory(prefix="arterial-edit-") as folder:
+        file = Path(folder) / "resource.yaml"
+        file.write_text(before)
+        editor = await asyncio.create_subprocess_exec(*shlex.split(os.environ.get("EDITOR", "vi")), str(file))
+        status = await editor.wait()
+        if status:
+            raise ArterialError(Reason.REFUSED, f"the editor ended with status {status}: nothing is changed")
+        if file.read_text() == before:
+            show(arguments, {"changes": []}, ["nothing is changed"])
             return 0
-        found: list[resource_pb2.Resource] = []
-        token = ""
-        while True:
-            page = page_pb2.PageRequest(page_size=1000, page_token=token)
-            listed = await stub.ListResources(pb.ListResourcesRequest(kind=arguments.kind, page=page))
-            found += listed.resources
-            token = listed.page.next_page_token
-            if not token:
-                break
-    rows = [["NAME", "OWNER", "GENERATION", "VERSION"]]
-    rows += [[r.metadata.name, r.metadata.owner, str(r.metadata.generation), str(r.metadata.resource_version)] for r in found]
-    show(arguments, [resources.to_document(resource) for resource in found], table(rows))
+        written = resourcefiles.declared([file])
+    if [(each.resource.kind, each.resource.metadata.name) for each in written] != [(arguments.kind, arguments.name)]:
+        raise ArterialError(Reason.INVALID_REQUEST, f"the file must hold {arguments.kind}/{arguments.name} and nothing else")
+    written[0].resource.metadata.resource_version = current.metadata.resource_version
+    await _apply(arguments, [written[0].resource], written)
     return 0
 
 
 async def run_delete(arguments: argparse.Namespace) -> int:
     """Deletes one resource."""
     async with to_service(arguments, "controlplane") as channel:
-        request = pb.DeleteResourceRequest(kind=arguments.kind, name=arguments.name)
-        reply = await grpc_stubs.ControlPlaneServiceStub(channel).DeleteResource(request, timeout=10)
+        request = pb.DeleteResourceRequest(kind=arguments.kind, name=arguments.name, approvals=arguments.approve, message=arguments.message)
+        reply = await grpc_stubs.ControlPlaneServiceStub(channel).DeleteResource(request, timeout=APPLY_SECONDS, metadata=actor())
     show(arguments, {"resource_version": reply.resource_version}, [f"- {arguments.kind}/{arguments.name}"])
     return 0
 
 
-async def run_watch(arguments: argparse.Namespace) -> int:
-    """Prints changes until interrupted."""
+async def run_rollback(arguments: argparse.Namespace) -> int:
+    """Applies a past state: a change like any other, with its own place in the log."""
+    moment = as_of(arguments.to)
+    arguments.message = arguments.message or f"rollback to {arguments.to}"
     async with to_service(arguments, "controlplane") as channel:
-        async for event in grpc_stubs.ControlPlaneServiceStub(channel).Watch(pb.WatchRequest(kinds=arguments.kinds)):
-            name = pb.WatchResponse.Type.Name(event.type).removeprefix("TYPE_")
-            what = f"{event.resource.kind}/{event.resource.metadata.name}" if event.HasField("resource") else ""
-            show(arguments, json_format.MessageToDict(event), [f"{event.resource_version:>8} {name:<8}{what}"])
+        stub = grpc_stubs.ControlPlaneServiceStub(channel)
+        if arguments.kind:
+            request = pb.GetResourceRequest(kind=arguments.kind, name=arguments.name or "", as_of=moment)
+            past = [(await stub.GetResource(request)).resource]
+        else:
+            past = await listed(stub, "", moment)
+    for resource in past:
+        resource.ClearField("status")
+        resource.metadata.resource_version = 0
+    await _apply(arguments, past, prune=None if arguments.kind else pb.Prune())
     return 0
+
+
+async def _apply(
+    arguments: argparse.Namespace,
+    resources: Sequence[resource_pb2.Resource],
+    written: Sequence[Declared] = (),
+    prune: pb.Prune | None = None,
+) -> None:
+    request = pb.ApplyRequest(resources=resources, approvals=arguments.approve, message=arguments.message, prune=prune)
+    async with to_service(arguments, "controlplane") as channel:
+        with located(written):
+            reply = await grpc_stubs.ControlPlaneServiceStub(channel).Apply(request, timeout=APPLY_SECONDS, metadata=actor())
+    _show_changes(arguments, reply.changes)
+
+
+def _prune(labels: Sequence[str] | None) -> pb.Prune | None:
+    """Raises INVALID_REQUEST for what is no LABEL=VALUE."""
+    if labels is None:
+        return None
+    pairs = dict(label.split("=", 1) for label in labels if "=" in label)
+    if len(pairs) < len(labels):
+        raise ArterialError(Reason.INVALID_REQUEST, "--prune takes LABEL=VALUE")
+    return pb.Prune(labels=pairs)
+
+
+def _show_changes(arguments: argparse.Namespace, changes: Sequence[pb.Change], unknown: str = "") -> None:
+    lines = [line for change in changes if change.action != pb.Change.ACTION_NONE for line in shown(change)]
+    changed = sum(change.action != pb.Change.ACTION_NONE for change in changes)
+    documents: dict[str, Any] = {"changes": [json_format.MessageToDict(change) for change in changes], "dependentsUnknown": unknown}
+    lines += [f"who would feel it is not known: {unknown}"] * bool(unknown)
+    show(arguments, documents, [*lines, f"{changed} of {len(changes)} resources change"])
+
+
+def shown(change: pb.Change) -> list[str]:
+    """A change for people: a line for itself, one for each field, one for who would feel it."""
+    lines = [f"{SIGNS[change.action]} {change.kind}/{change.name}"]
+    for field in change.fields:
+        if change.action == pb.Change.ACTION_UPDATE:
+            lines.append(f"    {field.path}: {field.before or '(none)'} -> {field.after or '(none)'}")
+        elif change.action == pb.Change.ACTION_CREATE:
+            lines.append(f"    {field.path}: {field.after}")
+        if field.one_way_door:
+            lines.append(f"      one-way door: {field.reason}; --approve {change.kind}/{change.name}:{field.path}")
+    if change.dependents:
+        told = ", ".join(
+            f"{each.name} ({', '.join([f'tier {each.tier}'] * (each.tier > 0) + [each.owner] * bool(each.owner)) or 'not declared'})"
+            for each in change.dependents
+        )
+        lines.append(f"    felt by {told}")
+    return lines

@@ -16,7 +16,7 @@ from arterial.api.controlplane.v1alpha1 import (
     partition_service_pb2,
     partition_service_pb2_grpc,
 )
-from chassis import process, resources, sql
+from chassis import process, resourcefiles, sql
 from chassis.lineage import emitting
 from chassis.process import Context
 from chassis.rpc.server import Register
@@ -52,7 +52,7 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     store, models, runs = ResourceStore(engine), ModelStore(engine), RunStore(engine)
     applying = Applying(store, models, Dependents(config.lineage))
     if config.resources_dir is not None and await store.version() == 0:
-        await applying.apply(pb.ApplyRequest(resources=resources.read([config.resources_dir]), message="seed"), SEED_ACTOR)
+        await applying.apply(pb.ApplyRequest(resources=resourcefiles.read([config.resources_dir]), message="seed"), SEED_ACTOR)
     watching, election = Watching(ChangeFeed(engine), context, notifications=config.notifications), Election(engine, "scheduler")
     scheduler = Scheduler(store, ScheduleStore(engine), election)
     async with emitting(config, context) as lineage:

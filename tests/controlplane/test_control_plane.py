@@ -14,7 +14,7 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as grpc_
 from arterial.api.controlplane.v1 import resource_pb2, schema_registry_service_pb2, schema_registry_service_pb2_grpc
 from arterial.api.events.v1.trip_event_pb2 import TripEvent
 from arterial.api.types.v1 import page_pb2
-from chassis import desired, resources, testing
+from chassis import desired, resourcefiles, testing
 from chassis.config import ServiceConfig
 from chassis.desired import DesiredFeed
 from chassis.errors import ArterialError, Reason
@@ -43,7 +43,7 @@ async def found(stub: Stub, kind: str, name: str) -> resource_pb2.Resource:
 
 def seeds() -> list[resource_pb2.Resource]:
     """The seed resources."""
-    return resources.read([SEED])
+    return resourcefiles.read([SEED])
 
 
 async def test_applying_what_is_so_already_changes_nothing(plane: ControlPlane) -> None:
@@ -230,17 +230,3 @@ def test_a_corrupt_last_good_state_gives_way_to_the_seed(tmp_path: Path) -> None
     file = config.state_dir / "last_good.pb"
     file.write_bytes(file.read_bytes()[:-7])
     assert desired.load(config).topics.keys() == feed.current.topics.keys()
-
-
-def test_errors_in_files_come_all_at_once_with_file_and_line(tmp_path: Path) -> None:
-    """Unknown kind, unknown field, broken constraint."""
-    file = tmp_path / "wrong.yaml"
-    file.write_text(
-        "apiVersion: arterial.dev/v1\nkind: Topik\nmetadata: {name: a}\n---\n"
-        "apiVersion: arterial.dev/v1\nkind: Cell\nmetadata: {name: b}\nspec: {regin: x}\n---\n"
-        "apiVersion: arterial.dev/v1\nkind: Dataset\nmetadata: {name: c}\nspec: {tier: 9}\n"
-    )
-    with pytest.raises(ArterialError) as caught:
-        resources.read([file])
-    places = [violation.field.split(" ")[0].rsplit(":", 1)[1] for violation in caught.value.violations]
-    assert places == ["1", "5", "10"]

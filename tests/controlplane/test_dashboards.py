@@ -8,7 +8,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
-from chassis import lakesql, olap, resources, testing
+from chassis import lakesql, olap, resourcefiles, testing
 from chassis.config import LakeConfig, OlapConfig
 from chassis.errors import ArterialError, Reason
 from chassis.lineage import ColumnInput, Lineage, Ownership
@@ -24,7 +24,7 @@ TRIPS, PAYMENTS = "lake/curated/trips", "lake/curated/payment_events_v1"
 @cache
 def seeds() -> list[resource_pb2.Resource]:
     """The seed resources."""
-    return resources.read([SEED])
+    return resourcefiles.read([SEED])
 
 
 def dashboard(*queries: str) -> resource_pb2.Resource:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chassis import resources
+from chassis import resourcefiles
 from services.dqm.components import residual
 from services.dqm.deviations import judge
 from services.dqm.frame import Frame
@@ -29,7 +29,7 @@ CLEAN_TABLES, FAULTY_TABLES = 40, 4
 @pytest.fixture(scope="module")
 def rules() -> Rules:
     """The policy that a cell begins with."""
-    (policy,) = [resource for resource in resources.read([SEED_RESOURCES]) if resource.kind == "QualityPolicy"]
+    (policy,) = [resource for resource in resourcefiles.read([SEED_RESOURCES]) if resource.kind == "QualityPolicy"]
     return rules_of(policy.quality_policy, 56)
 
 

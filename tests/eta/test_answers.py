@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from arterial.api.controlplane.v1 import specs_pb2
-from chassis import resources
+from chassis import resourcefiles
 from services.eta.answers import INTERVALS, MEDIAN, Answers, Live, answers
 from services.eta.legs import POINTS, Floats, Legs
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources" / "eta.yaml"
-POLICY: specs_pb2.EtaPolicySpec = next(each for each in resources.read([SEED]) if each.kind == "EtaPolicy").eta_policy
+POLICY: specs_pb2.EtaPolicySpec = next(each for each in resourcefiles.read([SEED]) if each.kind == "EtaPolicy").eta_policy
 NOW = 1_767_225_600.0
 HERE, THERE = (40.7559, -73.9870), (40.7736, -73.9566)
 

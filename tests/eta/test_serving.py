@@ -17,7 +17,7 @@ from arterial.api.eta.v1alpha1 import eta_service_pb2 as pb
 from arterial.api.eta.v1alpha1 import eta_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2, position_pb2
 from arterial.api.types.v1.standing_pb2 import ValueSource
-from chassis import kv, resources
+from chassis import kv, resourcefiles
 from chassis.config import KvConfig, LakeConfig, RpcConfig
 from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Artefact, Artefacts, Candidate
@@ -35,7 +35,7 @@ from services.eta.store import speed_store
 from services.eta.training import Trips, fitted
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources" / "eta.yaml"
-POLICY: specs_pb2.EtaPolicySpec = next(each for each in resources.read([SEED]) if each.kind == "EtaPolicy").eta_policy
+POLICY: specs_pb2.EtaPolicySpec = next(each for each in resourcefiles.read([SEED]) if each.kind == "EtaPolicy").eta_policy
 NOW = 1_767_225_600.0
 CITY = 81
 BUILD: Callable[[Artefact], TravelTimes] = from_artefact

@@ -15,7 +15,7 @@ from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.eta.v1alpha1.eta_partial_pb2 import EtaPartial
 from arterial.api.events.v1.gps_ping_pb2 import GpsPing
 from arterial.api.events.v1.trip_event_pb2 import TripEvent
-from chassis import resources
+from chassis import resourcefiles
 from chassis.config import LakeConfig
 from chassis.streaming.cells import CellEmission
 from chassis.streaming.checkpoint import Checkpoints
@@ -25,7 +25,7 @@ from services.eta.speeds import PINGS, SOURCES, SPEED, TRIP_METRES, TRIP_SECONDS
 from services.eta.state import CLOCK_TOPIC, SpeedState
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources" / "eta.yaml"
-POLICY: specs_pb2.EtaPolicySpec = next(each for each in resources.read([SEED]) if each.kind == "EtaPolicy").eta_policy
+POLICY: specs_pb2.EtaPolicySpec = next(each for each in resourcefiles.read([SEED]) if each.kind == "EtaPolicy").eta_policy
 START = 1_767_225_600
 CELL = basic_int.latlng_to_cell(40.7559, -73.9870, 9)
 Entry = tuple[tuple[int, int, int, int], int]

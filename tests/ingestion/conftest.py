@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from arterial.api.controlplane.v1 import resource_pb2
-from chassis import kafka, resources
+from chassis import kafka, resourcefiles
 from chassis.config import KafkaConfig, LakeConfig, OlapConfig, RpcConfig
 from chassis.desired import Desired, DesiredFeed
 from chassis.topics import Topic
@@ -31,7 +31,7 @@ class Ingestion:
 def seed(topic: str) -> list[resource_pb2.Resource]:
     """Resources with one trip topic of that name, and fast pipelines over it."""
     chosen = []
-    for resource in resources.read([SEED]):
+    for resource in resourcefiles.read([SEED]):
         if resource.kind == "Topic" and resource.metadata.name == "trip_events_v2":
             resource.metadata.name = topic
             resource.topic.partitions = 4

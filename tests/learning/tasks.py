@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2
-from chassis import resources
+from chassis import resourcefiles
 from chassis.config import LakeConfig, OlapConfig
 from chassis.lake import Step, Table
 from chassis.learning.task import Task
@@ -38,7 +38,7 @@ def fill(lake: LakeConfig, events: Events) -> None:
 
 def task(lake: LakeConfig, olap: OlapConfig, model: str, trainer: str) -> Task:
     """A run of the week's last day."""
-    declared = resources.read([SEED])
+    declared = resourcefiles.read([SEED])
     return Task(
         trainer=trainer,
         run_id="run",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.pricing.v1.pricing_partial_pb2 import PricingPartial
-from chassis import resources
+from chassis import resourcefiles
 from chassis.config import LakeConfig
 from chassis.streaming.cells import CellEmission
 from chassis.streaming.checkpoint import Checkpoints
@@ -23,7 +23,7 @@ from services.pricing.state import DEMAND_TOPIC, SurgeState
 from services.pricing.surge import multipliers
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources" / "pricing.yaml"
-POLICY: specs_pb2.PricingPolicySpec = resources.read([SEED])[0].pricing_policy
+POLICY: specs_pb2.PricingPolicySpec = resourcefiles.read([SEED])[0].pricing_policy
 START = 1_767_225_600
 Key = tuple[int, int, int, int]
 

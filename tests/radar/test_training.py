@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2, resource_pb2
-from chassis import resources
+from chassis import resourcefiles
 from chassis.config import LakeConfig, OlapConfig
 from chassis.lake import Step, Table
 from chassis.learning.artefact import Artefacts
@@ -63,7 +63,7 @@ def lake(history: pa.Table, tmp_path: Path) -> LakeConfig:
 @pytest.fixture
 def task(lake: LakeConfig, olap_config: OlapConfig, tmp_path: Path) -> Task:
     """A training run of the last day, under the seed resources."""
-    declared = control_plane_service_pb2.ApplyResponse(resources=resources.read([SEED]))
+    declared = control_plane_service_pb2.ApplyResponse(resources=resourcefiles.read([SEED]))
     return Task(
         trainer="services.radar.training:train",
         run_id="run",
@@ -172,7 +172,7 @@ def _config(task: Task, redis_url: str, folder: Path) -> RadarConfig:
 
 async def test_lineage_follows_the_training_sql() -> None:
     """Each feature of the model is told with the columns that its SQL reads, and no others."""
-    declared = control_plane_service_pb2.ApplyResponse(resources=resources.read([SEED]))
+    declared = control_plane_service_pb2.ApplyResponse(resources=resourcefiles.read([SEED]))
     policy = next(resource.risk_policy for resource in declared.resources if resource.kind == "RiskPolicy")
     job = train_job(policy, 28)
     assert job.inputs == (PAYMENTS,)
