@@ -50,16 +50,17 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     engine = sql.engine(config.sql)
     await sql.migrate(engine, MIGRATIONS)
     store, models, runs = ResourceStore(engine), ModelStore(engine), RunStore(engine)
+    changes = ChangeFeed(engine)
     applying = Applying(store, models, Dependents(config.lineage))
     if config.resources_dir is not None and await store.version() == 0:
         await applying.apply(pb.ApplyRequest(resources=resourcefiles.read([config.resources_dir]), message="seed"), SEED_ACTOR)
-    watching, election = Watching(ChangeFeed(engine), context, notifications=config.notifications), Election(engine, "scheduler")
+    watching, election = Watching(changes, context, notifications=config.notifications), Election(engine, "scheduler")
     scheduler = Scheduler(store, ScheduleStore(engine), election)
     async with emitting(config, context) as lineage:
         loops = (
             watching.poll(),
             reconciling.run(store, models, runs, context),
-            telling.run(store, lineage, context),
+            telling.run(changes, lineage, context),
             election.run(context),
             scheduler.run(context),
         )

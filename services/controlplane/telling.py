@@ -1,7 +1,7 @@
-"""Tells the lineage service what the declared resources say, again whenever they change."""
+"""Tells the lineage service what the declared resources say, and what changed of it."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -12,36 +12,45 @@ from chassis.lineage import Lineage
 from chassis.logs import logger
 from chassis.process import Context
 from services.controlplane import dashboards
-from services.controlplane.store import ResourceStore
+from services.controlplane.change_feed import ChangeFeed
+from services.controlplane.frames import HISTORY, Key
 
 INTERVAL_SECONDS = 1.0
 _log = logger(__name__)
+# Datasets by name; None where one was deleted.
+Datasets = Mapping[str, resource_pb2.Resource | None]
 
 
-async def run(store: ResourceStore, lineage: Lineage, context: Context) -> None:
-    """Tells until the process stops."""
+async def run(feed: ChangeFeed, lineage: Lineage, context: Context) -> None:
+    """Tells everything once, then what changes, until the process stops."""
     seen, drawn = -1, frozenset[str]()
     while not context.stopping.is_set():
         try:
-            version = await store.version()
-            if version != seen:
-                resources, seen = await store.snapshot()
-                drawn = tell(lineage, resources.values(), drawn)
+            changes = await feed.after(seen, HISTORY) if seen >= 0 else None
+            if changes is None:
+                found = await feed.everything(0)
+                bodies, seen = found.bodies, found.version
+                # Thousands of resources take long to parse: not on the loop that answers.
+                drawn = tell(lineage, await asyncio.to_thread(_datasets, bodies), drawn)
+            elif changes:
+                seen = changes[-1].version
+                drawn = tell(lineage, _datasets((change.key, change.body) for change in changes), drawn)
         except (OSError, SQLAlchemyError) as error:
             _log.warning("store away", error=repr(error))
         with suppress(TimeoutError):
             await asyncio.wait_for(context.stopping.wait(), INTERVAL_SECONDS)
 
 
-def tell(lineage: Lineage, resources: Collection[resource_pb2.Resource], drawn: frozenset[str]) -> frozenset[str]:
-    """Hands over ownership and dashboards; those of `drawn` that are gone read nothing any more. Returns what is drawn now."""
-    for ownership in dashboards.ownerships(resources):
+def _datasets(bodies: Iterable[tuple[Key, bytes | None]]) -> Datasets:
+    return {name: resource_pb2.Resource.FromString(body) if body else None for (kind, name), body in bodies if kind == "Dataset"}
+
+
+def tell(lineage: Lineage, changed: Datasets, drawn: frozenset[str]) -> frozenset[str]:
+    """Hands over ownership and dashboards; one of `drawn` that is gone reads nothing any more. Returns what is drawn now."""
+    for ownership in dashboards.ownerships(resource for resource in changed.values() if resource is not None):
         lineage.declare(ownership)
-    queries = {
-        resource.metadata.name: tuple(resource.dataset.queries)
-        for resource in resources
-        if resource.kind == "Dataset" and resource.dataset.queries
-    }
-    for dataset in sorted(queries.keys() | drawn):
-        lineage.emit_from(dashboards.job_name(dataset), partial(dashboards.drawing, dataset, queries.get(dataset, ())))
-    return frozenset(queries)
+    queries = {name: tuple(resource.dataset.queries) if resource is not None else () for name, resource in changed.items()}
+    for dataset, read in sorted(queries.items()):
+        if read or dataset in drawn:
+            lineage.emit_from(dashboards.job_name(dataset), partial(dashboards.drawing, dataset, read))
+    return drawn - queries.keys() | {dataset for dataset, read in queries.items() if read}

@@ -111,8 +111,10 @@ class Watching:
             async for message in watcher.messages():
                 yield message
             if not watcher.behind:
+                # Not wait_for, which makes a task of each wait: a third of the whole work.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(moved.wait(), watcher.quiet_seconds())
+                    async with asyncio.timeout(watcher.quiet_seconds()):
+                        await moved.wait()
 
 
 class Watcher:

@@ -101,10 +101,11 @@ async def test_owners_and_dashboards_are_told_and_a_dashboard_that_is_gone_reads
     lineage = Recording()
     other = resource_pb2.Resource(kind="Dataset", metadata=resource_pb2.Metadata(name="contract/dataset"))
     query = f"SELECT count() AS c, max(city_id) AS m FROM `{TRIPS}`"
-    drawn = telling.tell(lineage, [dashboard(query), other], frozenset())
+    drawn = telling.tell(lineage, {"dashboard/test": dashboard(query), "contract/dataset": other}, frozenset())
     assert drawn == {"dashboard/test"} and lineage.told[0] == Ownership("dashboard/test", "finance", 3)
     assert lineage.told[1:] == [dashboards.drawing("dashboard/test", [query])]
-    assert telling.tell(lineage, [], drawn) == frozenset()
+    assert telling.tell(lineage, {"contract/dataset": other}, drawn) == drawn and len(lineage.told) == 2
+    assert telling.tell(lineage, {"dashboard/test": None}, drawn) == frozenset()
     assert lineage.told[2:] == [dashboards.drawing("dashboard/test", [])]
 
 
