@@ -88,7 +88,7 @@ async def _run(role: Role[C], config: C, process: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, context.stopping.set)
     logs.logger(__name__).info("started")
-    # What was imported stays: more than 100,000 objects that a full collection would look at again and again, a tenth of a second each time.
+    # What was imported stays: more than 100,000 objects that each full collection would look at again, for a tenth of a second.
     gc.collect()
     gc.freeze()
     try:
