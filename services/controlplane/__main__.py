@@ -33,6 +33,7 @@ from services.controlplane.model_handler import ModelHandler
 from services.controlplane.model_store import ModelStore
 from services.controlplane.partition_handler import PartitionHandler
 from services.controlplane.partition_store import PartitionStore
+from services.controlplane.partition_watching import PartitionWatching
 from services.controlplane.run_store import RunStore
 from services.controlplane.schedule_store import ScheduleStore
 from services.controlplane.scheduling import Scheduler
@@ -49,36 +50,39 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     """Role `serve`: the RPCs."""
     engine = sql.engine(config.sql)
     await sql.migrate(engine, MIGRATIONS)
-    store, models, runs = ResourceStore(engine), ModelStore(engine), RunStore(engine)
+    store, models, runs, partitions = ResourceStore(engine), ModelStore(engine), RunStore(engine), PartitionStore(engine)
     changes = ChangeFeed(engine)
     applying = Applying(store, models, Dependents(config.lineage))
     if config.resources_dir is not None and await store.version() == 0:
         await applying.apply(pb.ApplyRequest(resources=resourcefiles.read([config.resources_dir]), message="seed"), SEED_ACTOR)
     watching, election = Watching(changes, context, notifications=config.notifications), Election(engine, "scheduler")
     scheduler = Scheduler(store, ScheduleStore(engine), election)
+    marking = PartitionWatching(partitions, context)
     async with emitting(config, context) as lineage:
         loops = (
             watching.poll(),
-            reconciling.run(store, models, runs, context),
+            marking.poll(),
+            reconciling.run(store, models, runs, partitions, context),
             telling.run(changes, lineage, context),
             election.run(context),
             scheduler.run(context),
         )
         background = [asyncio.create_task(loop) for loop in loops]
         try:
-            await serve_rpc(config.rpc, _register(engine, store, applying, watching), context)
+            await serve_rpc(config.rpc, _register(engine, store, applying, watching, marking), context)
         finally:
             await asyncio.gather(*background)
             await engine.dispose()
 
 
-def _register(engine: AsyncEngine, store: ResourceStore, applying: Applying, watching: Watching) -> Register:
+def _register(engine: AsyncEngine, store: ResourceStore, applying: Applying, watching: Watching, marking: PartitionWatching) -> Register:
     def register(server: grpc.aio.Server) -> list[str]:
         models, registry, jobs = ModelStore(engine), SchemaRegistry(engine, store), JobHandler(RunStore(engine), store)
         control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(ControlPlaneHandler(store, applying, watching), server)
         schema_registry_service_pb2_grpc.add_SchemaRegistryServiceServicer_to_server(SchemaRegistryHandler(registry), server)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
-        partition_service_pb2_grpc.add_PartitionServiceServicer_to_server(PartitionHandler(PartitionStore(engine)), server)
+        partitions = PartitionHandler(PartitionStore(engine), marking)
+        partition_service_pb2_grpc.add_PartitionServiceServicer_to_server(partitions, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelHandler(models), server)
         files = (pb, schema_registry_service_pb2, job_service_pb2, partition_service_pb2, model_service_pb2)
         return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]

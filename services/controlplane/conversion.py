@@ -7,12 +7,14 @@ from datetime import date, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from arterial.api.controlplane.v1 import specs_pb2
-from arterial.api.controlplane.v1alpha1 import job_service_pb2, model_service_pb2, partition_service_pb2
+from arterial.api.controlplane.v1alpha1 import job_service_pb2, model_service_pb2
+from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as partition_pb
 from chassis.errors import ArterialError, Reason, Violation
 from services.controlplane.model_store import Stored
-from services.controlplane.partitions import Judged, Partition, PartitionKey, Verdict
+from services.controlplane.partition_store import Recorded
+from services.controlplane.partitions import Aspect, Judged, Override, Partition, PartitionKey, PartitionState, Verdict
 from services.controlplane.run_store import LogLine
-from services.controlplane.runs import DEFAULT_MAX_ATTEMPTS, DEFAULT_TIER, Capacity, Input, Run, Terms
+from services.controlplane.runs import DEFAULT_MAX_ATTEMPTS, Capacity, Input, Run, Terms
 
 
 def day(text: str, field: str) -> date:
@@ -35,14 +37,14 @@ def state_name(name: str, prefix: str) -> str:
 
 
 def terms(message: specs_pb2.RunTerms, max_attempts: int = 0) -> Terms:
-    """Terms with their defaults; `max_attempts` where the message has none."""
+    """Terms as they are given; `max_attempts` where the message has none."""
     return Terms(
         max_attempts=message.max_attempts or max_attempts or DEFAULT_MAX_ATTEMPTS,
         timeout_seconds=message.timeout_seconds,
         max_concurrent=message.max_concurrent,
         memory_mib=message.memory_mib,
         cpu_milli=message.cpu_milli,
-        tier=message.tier or DEFAULT_TIER,
+        tier=message.tier,
     )
 
 
@@ -56,26 +58,70 @@ def inputs(messages: Iterable[specs_pb2.ModelInput]) -> tuple[Input, ...]:
     return tuple(Input(stored(message.dataset), message.days) for message in messages)
 
 
-def judged(verdict: partition_service_pb2.PartitionVerdict, place: int) -> Judged:
+def judged(verdict: partition_pb.PartitionVerdict, place: int) -> Judged:
     """A verdict of a report."""
     key = PartitionKey(stored(verdict.dataset), day(verdict.partition_date, f"verdicts[{place}].partition_date"))
-    name = state_name(partition_service_pb2.Verdict.Name(verdict.verdict), "VERDICT_")
+    name = state_name(partition_pb.Verdict.Name(verdict.verdict), "VERDICT_")
+    aspect = state_name(partition_pb.Aspect.Name(verdict.aspect), "ASPECT_") or Aspect.QUALITY
     reasons, incidents = tuple(map(stored, verdict.reasons)), tuple(map(stored, verdict.incident_ids))
-    return Judged(key, Verdict(name), verdict.table_version, reasons, incidents)
+    return Judged(key, Verdict(name), verdict.table_version, reasons, incidents, Aspect(aspect))
 
 
-def partition_message(cell: str, partition: Partition) -> partition_service_pb2.Partition:
+def verdict_message(verdict: Judged) -> partition_pb.PartitionVerdict:
+    """A verdict as it was reported."""
+    return partition_pb.PartitionVerdict(
+        dataset=verdict.key.dataset,
+        partition_date=verdict.key.day.isoformat(),
+        verdict=partition_pb.Verdict.Value(f"VERDICT_{verdict.verdict}"),
+        table_version=verdict.table_version,
+        reasons=verdict.reasons,
+        incident_ids=verdict.incident_ids,
+        aspect=partition_pb.Aspect.Value(f"ASPECT_{verdict.aspect}"),
+        reported_at=timestamp(verdict.reported_at),
+    )
+
+
+def partition_message(cell: str, partition: Partition) -> partition_pb.Partition:
     """A partition."""
-    return partition_service_pb2.Partition(
+    return partition_pb.Partition(
         cell=cell,
         dataset=partition.key.dataset,
         partition_date=partition.key.day.isoformat(),
-        state=partition_service_pb2.PartitionState.Value(f"PARTITION_STATE_{partition.state}"),
+        state=_partition_state(partition.state),
         reasons=partition.reasons,
         incident_ids=partition.incident_ids,
         table_version=partition.table_version,
         state_changed_at=timestamp(partition.state_changed_at),
+        override=None if partition.override is None else override_message(partition.key, partition.override),
+        judged_state=_partition_state(partition.judged_state),
+        revision=partition.revision,
+        run_id=f"run-{partition.run}" if partition.run else "",
     )
+
+
+def override_message(key: PartitionKey, override: Override) -> partition_pb.Override:
+    """An override that holds."""
+    return partition_pb.Override(
+        dataset=key.dataset,
+        partition_date=key.day.isoformat(),
+        state=_partition_state(override.state),
+        reason=override.reason,
+        actor=override.actor,
+        made_at=timestamp(override.made_at),
+    )
+
+
+def recorded_message(recorded: Recorded) -> partition_pb.Override:
+    """An override as it is recorded."""
+    message = override_message(recorded.key, recorded.override)
+    if recorded.withdrawn_at is not None:
+        message.withdrawn_at.FromDatetime(recorded.withdrawn_at)
+    message.withdrawn_by, message.withdrawn_because = recorded.withdrawn_by, recorded.withdrawn_because
+    return message
+
+
+def _partition_state(state: PartitionState) -> partition_pb.PartitionState.ValueType:
+    return partition_pb.PartitionState.Value(f"PARTITION_STATE_{state}")
 
 
 def run_message(run: Run) -> job_service_pb2.Run:

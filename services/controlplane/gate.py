@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from datetime import date
 
 from arterial.api.controlplane.v1 import specs_pb2
-from services.controlplane.partitions import Partition, PartitionKey, PartitionState
+from services.controlplane.partitions import Partition, PartitionKey, PartitionState, pending
 from services.controlplane.runs import TRAINING_SUFFIX, Input, Run
 
 # Reasons of one run at most: a whole blocked year is told by its newest days.
 MAX_REASONS = 20
-_CLOSED = frozenset({PartitionState.BLOCKED, PartitionState.UNKNOWN})
+# What is being made may have been read half; days that nobody has spoken of are not waited for.
+_CLOSED = frozenset({PartitionState.BLOCKED, PartitionState.UNKNOWN, PartitionState.RUNNING, PartitionState.FAILED})
 
 
 @dataclass(frozen=True)
 class Window:
-    """Partitions of a dataset that a run reads, `first` to `last`; the last must be ready, no other may be blocked or unknown."""
+    """Partitions of a dataset that a run reads, `first` to `last`; the last must be ready, no other may be wrong or in the making."""
 
     dataset: str
     first: date
@@ -43,7 +44,7 @@ def mismatch(kind: str, model: specs_pb2.ModelSpec) -> str | None:
 def closed_by(run: Run, models: Mapping[str, specs_pb2.ModelSpec], marked: Mapping[PartitionKey, Partition]) -> list[str]:
     """Why the run may not run, newest date first; empty if it may. A partition that is not in `marked` is pending.
 
-    `marked` holds at least the partitions of the run's own date and those of its windows that are blocked or unknown.
+    `marked` holds at least the partitions of the run's own date and those of its windows that are not ready.
     """
     if run.training and run.subject not in models:
         return [f"the model {run.subject} is not declared"]
@@ -57,7 +58,7 @@ def closed_by(run: Run, models: Mapping[str, specs_pb2.ModelSpec], marked: Mappi
 
 def _obstacles(window: Window, marked: Mapping[PartitionKey, Partition]) -> list[Partition]:
     newest = PartitionKey(window.dataset, window.last)
-    own = marked.get(newest) or Partition(newest, PartitionState.PENDING, -1)
+    own = marked.get(newest) or pending(newest)
     earlier = [
         partition
         for key, partition in marked.items()

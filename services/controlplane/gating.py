@@ -22,6 +22,15 @@ async def asked(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
     return after
 
 
+async def ranked(connection: AsyncConnection, new: Sequence[Run]) -> list[Run]:
+    """The runs with a tier: where none was asked for, that of the most important dataset that they make, else the default."""
+    made = {dataset for run in new if not run.terms.tier for dataset in run.produces}
+    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Dataset", RESOURCES.c.name.in_(sorted(made)))
+    rows = (await connection.execute(query)).all() if made else []
+    tiers = {row.name: resource_pb2.Resource.FromString(row.body).dataset.tier for row in rows}
+    return [runs.ranked(run, [tiers[dataset] for dataset in run.produces if dataset in tiers]) for run in new]
+
+
 async def weighed(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
     """The runs as they would be after the gate was asked; nothing is written."""
     models = await _models(connection, {run.subject for run in held if run.training})

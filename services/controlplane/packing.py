@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.controlplane.runs import Capacity, Run
+from services.controlplane.tiers import TIERS
 
-FIRST_TIER, LAST_TIER = 1, 3
+RESERVED, PREEMPTIBLE = (
+    frozenset(tier for tier, means in TIERS.items() if means.compute_class == name) for name in ("reserved", "preemptible")
+)
 # Share of every worker that only runs of tier 1 may use.
 RESERVED_SHARE = 0.25
 # A run that has been due for so long is given a place of its own.
@@ -33,7 +36,7 @@ class Preemption:
 
 def usable(has: Capacity, total: Capacity, tier: int) -> Capacity:
     """What runs of a tier may use of what a worker has (free, or in all)."""
-    if tier == FIRST_TIER:
+    if tier in RESERVED:
         return has
     return Capacity(has.memory_mib - int(total.memory_mib * RESERVED_SHARE), has.cpu_milli - int(total.cpu_milli * RESERVED_SHARE))
 
@@ -71,7 +74,7 @@ def place_lapsed(run: Run, now: datetime) -> bool:
 
 
 def preemption(waiting: Run, running: Sequence[Run], now: datetime) -> Preemption | None:
-    """The worker where stopping runs of the last tier loses least and makes place; None if there is none.
+    """The worker where stopping runs that may be preempted loses least and makes place; None if there is none.
 
     `running` are all runs that are running in the cell: what a worker has left is what it declared less what they need.
     """
@@ -83,7 +86,7 @@ def preemption(waiting: Run, running: Sequence[Run], now: datetime) -> Preemptio
 
 
 def _offer(waiting: Run, worker: str, held: Sequence[Run]) -> Preemption | None:
-    victims = [run for run in held if run.terms.tier == LAST_TIER and waiting.kind in run.worker_kinds]
+    victims = [run for run in held if run.terms.tier in PREEMPTIBLE and waiting.kind in run.worker_kinds]
     victims.sort(key=lambda run: (run.started_at or run.created_at, run.number), reverse=True)
     if not victims:
         return None

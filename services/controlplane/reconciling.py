@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from chassis.logs import logger
 from chassis.process import Context
 from services.controlplane.model_store import ModelStore
+from services.controlplane.partition_store import PartitionStore
 from services.controlplane.run_store import RunStore
 from services.controlplane.store import ResourceStore
 
@@ -16,7 +17,7 @@ INTERVAL_SECONDS = 2.0
 _log = logger(__name__)
 
 
-async def run(store: ResourceStore, models: ModelStore, runs: RunStore, context: Context) -> None:
+async def run(store: ResourceStore, models: ModelStore, runs: RunStore, partitions: PartitionStore, context: Context) -> None:
     """Reconciles until the process stops. Replicas may do so at once: rows that one holds, the other passes over."""
     seen = -1
     while not context.stopping.is_set():
@@ -26,6 +27,7 @@ async def run(store: ResourceStore, models: ModelStore, runs: RunStore, context:
                 await models.settle(await store.names("Model"))
                 seen = version
             await runs.reconsider()
+            await partitions.follow_runs()
         except (OSError, SQLAlchemyError) as error:
             _log.warning("store away", error=repr(error))
         with suppress(TimeoutError):

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.controlplane.partitions import Partition, PartitionKey, PartitionState
+from services.controlplane.partitions import Aspect, Judged, Override, Partition, PartitionKey, PartitionState, Verdict
 from services.controlplane.runs import Capacity, Input, Run, RunState, Terms
 from services.controlplane.tables import RUNS
 
@@ -22,7 +22,7 @@ _CHANGING = tuple(field.name for field in fields(Run) if field.name not in (*_KE
 def run_of(row: sa.Row[Any]) -> Run:
     """A run from its row."""
     values = dict(row._mapping)
-    del values["log_lines"]
+    del values["log_lines"], values["told_state"]
     terms = Terms(**{name: values.pop(name) for name in _TERMS})
     has = Capacity(values.pop("worker_memory_mib"), values.pop("worker_cpu_milli"))
     inputs = tuple(Input(dataset, days) for dataset, days in values.pop("inputs"))
@@ -32,9 +32,25 @@ def run_of(row: sa.Row[Any]) -> Run:
 
 def partition_of(row: sa.Row[Any]) -> Partition:
     """A partition from its row."""
-    key = PartitionKey(row.dataset, row.partition_date)
-    reasons, incidents = tuple(row.reasons), tuple(row.incident_ids)
-    return Partition(key, PartitionState(row.state), row.table_version, reasons, incidents, row.state_changed_at)
+    state = PartitionState(row.state)
+    return Partition(
+        PartitionKey(row.dataset, row.partition_date),
+        state,
+        row.table_version,
+        tuple(row.reasons),
+        tuple(row.incident_ids),
+        row.state_changed_at,
+        PartitionState(row.judged_state),
+        None if row.override_at is None else Override(state, row.override_reason, row.override_actor, row.override_at),
+        row.run,
+        row.revision,
+    )
+
+
+def verdict_of(row: sa.Row[Any]) -> Judged:
+    """A verdict from its row."""
+    key, reasons, incidents = PartitionKey(row.dataset, row.partition_date), tuple(row.reasons), tuple(row.incident_ids)
+    return Judged(key, Verdict(row.verdict), row.table_version, reasons, incidents, Aspect(row.aspect), row.reported_at)
 
 
 async def save(connection: AsyncConnection, before: Run, after: Run) -> None:

@@ -41,7 +41,8 @@ OPEN_STATES = frozenset({RunState.PENDING, RunState.SUSPENDED, RunState.RUNNING}
 
 @dataclass(frozen=True)
 class Terms:
-    """On what terms a run is done, from the time when it was asked for on. 0: no limit, or nothing worth counting."""
+    """On what terms a run is done, from the time when it was asked for on. 0: no limit, or nothing worth counting; of a tier, that of what
+    the run makes."""
 
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     timeout_seconds: int = 0
@@ -179,6 +180,11 @@ def preempted(run: Run, other: Run, now: datetime) -> Run:
     why = f"attempt {run.attempt}: stopped to make place for {other.run_id} of tier {other.terms.tier}"
     freed = replace(_released(run), state=RunState.PENDING, reasons=(why,))
     return replace(freed, due_at=now + timedelta(seconds=PREEMPTED_SECONDS))
+
+
+def ranked(run: Run, tiers: Sequence[int]) -> Run:
+    """The run with a tier: its own, else the most important of those of what it makes."""
+    return run if run.terms.tier else replace(run, terms=replace(run.terms, tier=min(tiers, default=DEFAULT_TIER)))
 
 
 def placed(run: Run, worker: str, now: datetime) -> Run:

@@ -72,7 +72,7 @@ class ScheduleStore:
             else:
                 ticks = await _ticks_of_data(connection, resource, now)
                 more = len(ticks) == schedules.MAX_TICKS
-            made = await add(connection, [_run(resource, tick, now) for tick in ticks])
+            made = await add(connection, await gating.ranked(connection, [_run(resource, tick, now) for tick in ticks]))
             return Made(await gating.asked(connection, made) if made else (), more, now)
 
 

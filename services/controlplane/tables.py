@@ -44,6 +44,7 @@ RUNS = sa.Table(
     sa.Column("worker_cpu_milli", sa.Integer),
     sa.Column("place_worker", sa.Text),
     sa.Column("made_place_at", _TIME),
+    sa.Column("told_state", sa.Text),
 )
 SCHEDULE_POSITIONS = sa.Table(
     "schedule_positions",
@@ -72,6 +73,41 @@ PARTITIONS = sa.Table(
     sa.Column("incident_ids", ARRAY(sa.Text)),
     sa.Column("table_version", sa.BigInteger),
     sa.Column("state_changed_at", _TIME),
+    sa.Column("judged_state", sa.Text),
+    sa.Column("override_reason", sa.Text),
+    sa.Column("override_actor", sa.Text),
+    sa.Column("override_at", _TIME),
+    sa.Column("run", sa.BigInteger),
+    sa.Column("revision", sa.BigInteger),
+)
+PARTITION_CELLS = sa.Table("partition_cells", _metadata, sa.Column("cell", sa.Text, primary_key=True), sa.Column("revision", sa.BigInteger))
+PARTITION_VERDICTS = sa.Table(
+    "partition_verdicts",
+    _metadata,
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text, primary_key=True),
+    sa.Column("partition_date", sa.Date, primary_key=True),
+    sa.Column("aspect", sa.Text, primary_key=True),
+    sa.Column("verdict", sa.Text),
+    sa.Column("table_version", sa.BigInteger),
+    sa.Column("reasons", ARRAY(sa.Text)),
+    sa.Column("incident_ids", ARRAY(sa.Text)),
+    sa.Column("reported_at", _TIME),
+)
+PARTITION_OVERRIDES = sa.Table(
+    "partition_overrides",
+    _metadata,
+    sa.Column("number", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("cell", sa.Text),
+    sa.Column("dataset", sa.Text),
+    sa.Column("partition_date", sa.Date),
+    sa.Column("state", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("actor", sa.Text),
+    sa.Column("made_at", _TIME),
+    sa.Column("withdrawn_at", _TIME),
+    sa.Column("withdrawn_by", sa.Text),
+    sa.Column("withdrawn_because", sa.Text),
 )
 MODEL_VERSIONS = sa.Table(
     "model_versions",

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.controlplane import packing, runs
-from services.controlplane.packing import FIRST_TIER
+from services.controlplane.packing import RESERVED
 from services.controlplane.rows import run_of, save
 from services.controlplane.runs import Capacity, Lease, Run, RunState
 from services.controlplane.tables import DATABASE_TIME, RUNS
+from services.controlplane.tiers import TIERS
 
 # Runs that are looked at in one transaction: it stays short, however many wait.
 BATCH = 100
@@ -73,7 +74,7 @@ def _unplaced(now: datetime) -> sa.Select[Any]:
     """Runs of tier 1 that have waited for a worker, and for which none keeps a place."""
     waited = now - timedelta(seconds=packing.PREEMPT_AFTER_SECONDS)
     lapsed = sa.or_(RUNS.c.made_place_at.is_(None), RUNS.c.made_place_at <= now - timedelta(seconds=packing.HOLD_SECONDS))
-    return _within_limits(None, now).where(_PENDING, RUNS.c.tier == FIRST_TIER, RUNS.c.due_at <= waited, lapsed)
+    return _within_limits(None, now).where(_PENDING, RUNS.c.tier.in_(RESERVED), RUNS.c.due_at <= waited, lapsed)
 
 
 async def _held_for(connection: AsyncConnection, lease: Lease, cell: str, free: Capacity, now: datetime) -> Run | None:
@@ -116,9 +117,9 @@ def _fits(has: Capacity, total: Capacity) -> sa.ColumnElement[bool]:
         room = packing.usable(has, total, tier)
         conditions = [RUNS.c.memory_mib <= room.memory_mib] if total.memory_mib else []
         conditions += [RUNS.c.cpu_milli <= room.cpu_milli] if total.cpu_milli else []
-        return sa.and_(sa.true(), *conditions)
+        return sa.and_(RUNS.c.tier == tier, *conditions)
 
-    return sa.or_(sa.and_(RUNS.c.tier == FIRST_TIER, within(FIRST_TIER)), within(FIRST_TIER + 1))
+    return sa.or_(*map(within, TIERS))
 
 
 async def _locked(connection: AsyncConnection, query: sa.Select[Any]) -> Sequence[Run]:

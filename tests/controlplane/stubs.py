@@ -82,7 +82,9 @@ def schedule(to: Stubs, name: str = "", **spec: Any) -> resource_pb2.Resource:
     )
 
 
-def verdict(dataset: str, verdict: str, version: int, day: str = DAY, reasons: Sequence[str] = ()) -> partitions.PartitionVerdict:
+def verdict(
+    dataset: str, verdict: str, version: int, day: str = DAY, reasons: Sequence[str] = (), *, aspect: str = "UNSPECIFIED"
+) -> partitions.PartitionVerdict:
     """A verdict on a partition."""
     return partitions.PartitionVerdict(
         dataset=dataset,
@@ -90,6 +92,7 @@ def verdict(dataset: str, verdict: str, version: int, day: str = DAY, reasons: S
         verdict=partitions.Verdict.Value(f"VERDICT_{verdict}"),
         table_version=version,
         reasons=reasons,
+        aspect=partitions.Aspect.Value(f"ASPECT_{aspect}"),
     )
 
 

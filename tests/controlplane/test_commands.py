@@ -76,6 +76,37 @@ async def test_partitions_are_listed_with_their_reasons(terminal: Terminal, shar
     assert [partition["partitionDate"] for partition in listed] == [DAY]
 
 
+async def test_a_partition_is_overridden_on_the_command_line(terminal: Terminal, shared_plane: ControlPlane) -> None:
+    """With a reason, which is shown; withdrawn, its verdicts hold again; without a reason it is refused."""
+    async with stubs(shared_plane) as to:
+        await report(to, verdict(TRIPS, "FAIL", 4, reasons=["half the rows"]))
+        where = ("partitions", "--cell", to.cell)
+        told = await terminal.text(*where, "override", TRIPS, DAY, "--state", "ready", "--reason", "half is enough")
+        assert f"{TRIPS} {DAY} is READY" in told and "half is enough" in told
+        assert "without it BLOCKED: half the rows" in await terminal.text(*where)
+        assert "quality: FAIL at version 4: half the rows" in await terminal.text(*where, "show", TRIPS, DAY)
+        for wrong in (["--state", "ready"], ["--reason", "x"], ["--reason", "x", "--state", "ready", "--withdraw"]):
+            with pytest.raises(ArterialError) as caught:
+                await terminal.text(*where, "override", TRIPS, DAY, *wrong)
+            assert caught.value.reason is Reason.INVALID_REQUEST
+        assert "is BLOCKED" in await terminal.text(*where, "override", TRIPS, DAY, "--withdraw", "--reason", "corrected")
+        assert "corrected" in await terminal.text(*where, "overrides", TRIPS)
+
+
+async def test_a_backfill_is_started_on_the_command_line(terminal: Terminal, shared_plane: ControlPlane) -> None:
+    """A run of each date, on the terms given; both ends of the range are needed."""
+    async with stubs(shared_plane) as to:
+        kind = f"compact-{to.name}"
+        words = ("runs", "start", kind, "raw/trips", "--cell", to.cell, "--from", "2026-11-20")
+        assert "5 new runs, 0 were there" in await terminal.text(*words, "--to", DAY, "--tier", "3", "--memory-mib", "512")
+        listed = await terminal.document("runs", "list", "--kind", kind)
+        assert [run["partitionDate"][-2:] for run in listed] == ["24", "23", "22", "21", "20"]
+        assert {(run["terms"]["tier"], run["terms"]["memoryMib"]) for run in listed} == {(3, 512)}
+        with pytest.raises(ArterialError) as caught:
+            await terminal.text(*words)
+    assert caught.value.reason is Reason.INVALID_REQUEST
+
+
 async def test_models_are_listed_and_rolled_back(terminal: Terminal, shared_plane: ControlPlane) -> None:
     """Which version is live, why the others are not, and back."""
     async with stubs(shared_plane) as to:

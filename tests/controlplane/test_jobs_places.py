@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from arterial.api.controlplane.v1 import specs_pb2
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
+from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
@@ -203,6 +204,22 @@ async def test_a_backfill_asks_for_each_date_once(shared_plane: ControlPlane) ->
             with pytest.raises(ArterialError) as caught:
                 await to.jobs.CreateRuns(pb.CreateRunsRequest(run=request, last_date=last))
             assert [violation.field for violation in caught.value.violations] == [field]
+
+
+async def test_a_run_has_the_tier_of_what_it_makes(shared_plane: ControlPlane) -> None:
+    """The most important of what is declared; unless it asks for another, or makes nothing that is declared."""
+    async with stubs(shared_plane) as to:
+        names = [f"lake/derived/{to.name}-{tier}" for tier in (3, 2)]
+        for name, tier in zip(names, (3, 2), strict=True):
+            spec = specs_pb2.DatasetSpec(description="d", tier=tier)
+            metadata = resource_pb2.Metadata(name=name)
+            resource = resource_pb2.Resource(api_version="arterial.dev/v1", kind="Dataset", metadata=metadata, dataset=spec)
+            await to.control.Apply(control.ApplyRequest(resources=[resource]))
+        made = [
+            (await create(to, "sum", str(place), produces=produces, terms=specs_pb2.RunTerms(tier=tier))).run.terms.tier
+            for place, (produces, tier) in enumerate([(names[:1], 0), (names, 0), (names, 1), ([], 0), (["lake/other"], 0)])
+        ]
+    assert made == [3, 2, 1, 2, 2]
 
 
 async def test_a_run_that_reads_waits_for_what_it_reads(shared_plane: ControlPlane) -> None:

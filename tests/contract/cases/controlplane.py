@@ -35,6 +35,13 @@ def verdict(value: partitions.Verdict.ValueType) -> partitions.PartitionVerdict:
     return partitions.PartitionVerdict(dataset="lake/curated/trips", partition_date="2026-11-24", verdict=value)
 
 
+def override(state: partitions.PartitionState.ValueType) -> partitions.OverridePartitionRequest:
+    """An override of a partition of a cell of its own."""
+    return partitions.OverridePartitionRequest(
+        cell="contract", dataset="lake/curated/trips", partition_date="2026-11-24", state=state, reason="contract"
+    )
+
+
 def version(sha256: str) -> models.ModelVersion:
     """A version of a model that is not declared."""
     return models.ModelVersion(model="contract", version="1", path="contract/1", sha256=sha256)
@@ -144,6 +151,21 @@ CASES = {
         partitions.ListPartitionsRequest(cell="contract"),
         partitions.ListPartitionsRequest(cell="contract", page=BAD_PAGE),
         "page.page_size",
+    ),
+    "PartitionService/WatchPartitions": Case(
+        partitions.WatchPartitionsRequest(cell="contract"), partitions.WatchPartitionsRequest(cell="contract", revision=-1), "revision"
+    ),
+    "PartitionService/OverridePartition": Case(
+        override(partitions.PARTITION_STATE_READY), override(partitions.PARTITION_STATE_RUNNING), "state"
+    ),
+    "PartitionService/WithdrawOverride": Case(
+        partitions.WithdrawOverrideRequest(cell="contract", dataset="absent", partition_date="2026-11-24", reason="contract"),
+        partitions.WithdrawOverrideRequest(cell="contract", dataset="absent", partition_date="2026-11-24"),
+        "reason",
+        frozenset({Reason.NOT_FOUND}),
+    ),
+    "PartitionService/ListOverrides": Case(
+        partitions.ListOverridesRequest(cell="contract"), partitions.ListOverridesRequest(cell="contract", page=BAD_PAGE), "page.page_size"
     ),
     "ModelService/RegisterVersion": Case(
         models.RegisterVersionRequest(version=version("a" * 64)),
