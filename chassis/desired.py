@@ -120,6 +120,7 @@ class DesiredFeed:
         self._changed = asyncio.Event()
         for file in sorted((folder / "schemas").glob("*.pb")):
             self._add_schema(file.read_bytes())
+        self._declare_schemas(current)
 
     async def changed(self) -> Desired:
         """Waits for the next change and returns the new state."""
@@ -132,6 +133,7 @@ class DesiredFeed:
         file = control.ApplyResponse(resources=desired.resources)
         file.changes.add(kind="version", name=str(desired.version))
         write_atomically(self._folder / "last_good.pb", file.SerializeToString())
+        self._declare_schemas(desired)
         self.current = desired
         self._changed.set()
         self._changed = asyncio.Event()
@@ -153,6 +155,13 @@ class DesiredFeed:
         write_atomically(self._folder / "schemas" / f"{schema_id}.pb", encoded)
         self._add_schema(encoded)
         return True
+
+    def _declare_schemas(self, desired: Desired) -> None:
+        """Schemas travel with the resources that declare them, so that a topic and its schema are known at the same moment."""
+        for schema in desired.schemas.values():
+            if schema.file_descriptor_set:
+                self.schemas.add(schema.schema_id, schema.file_descriptor_set, schema.message)
+                self.schemas.declare(schema.message, schema.schema_id)
 
     def _add_schema(self, encoded: bytes) -> None:
         registered = schema_registry_service_pb2.RegisteredSchema.FromString(encoded)

@@ -54,7 +54,7 @@ def judge(topic: Topic, schemas: Schemas, values: Sequence[bytes | None], partit
     if len(parts) == 1:
         return Judged(parts[0], goods[0], ids[0], dead, waiting)
     if not parts:
-        empty = schemas.builtin(topic.message).arrow.empty_table().to_batches() or [_empty(schemas.builtin(topic.message))]
+        empty = schemas.of(topic.message).arrow.empty_table().to_batches() or [_empty(schemas.of(topic.message))]
         return Judged(empty[0], np.zeros(0, np.int64), np.zeros(0, np.int32), dead, waiting)
     columns = pa.concat_tables([pa.Table.from_batches([part]) for part in parts], promote_options="permissive").combine_chunks()
     rows = columns.to_batches() or [pa.RecordBatch.from_pylist([], schema=columns.schema)]

@@ -128,6 +128,7 @@ class Schemas:
         """`registered` maps an id to a serialised FileDescriptorSet and the message's full name."""
         self._registered = dict(registered or {})
         self._known: dict[tuple[int, tuple[int, ...]], Schema | None] = {}
+        self._declared: dict[str, int] = {}
 
     def get(self, schema_id: int, index: tuple[int, ...] = (0,)) -> Schema | None:
         """The schema, or None if the id or the index is unknown."""
@@ -141,13 +142,33 @@ class Schemas:
         self._registered[schema_id] = (file_descriptor_set, message)
         self._known = {key: value for key, value in self._known.items() if key[0] != schema_id}
 
+    def declare(self, message: str, schema_id: int) -> None:
+        """Makes a registered schema the one that stands for a message."""
+        self._declared[message] = schema_id
+
+    def id_of(self, message: str) -> int | None:
+        """Id of the schema that stands for a message, by full name: the declared or else the built-in one; None if there is neither."""
+        return self._declared.get(message, BUILTIN_IDS.get(message))
+
+    def of(self, message: str) -> Schema:
+        """The schema that stands for a message.
+
+        Raises:
+            LookupError: there is none.
+        """
+        schema_id = self.id_of(message)
+        schema = None if schema_id is None else self.get(schema_id)
+        if schema is None:
+            raise LookupError(f"no schema of {message} is known")
+        return schema
+
     def builtin(self, message: str) -> Schema:
         """The built-in schema of a message, by full name.
 
         Raises:
             LookupError: there is none.
         """
-        schema = self.get(BUILTIN_IDS[message])
+        schema = self.get(BUILTIN_IDS.get(message, 0))
         if schema is None:
             raise LookupError(message)
         return schema

@@ -170,6 +170,7 @@ SERVICES = (
     Service("pricing-combine", "services.pricing", "combine", _pricing("pricing-combine")),
     Service("pricing-stream", "services.pricing", "stream", _pricing("pricing-stream")),
     Service("pricing-serve", "services.pricing", "serve", _pricing("pricing-serve"), port=True),
+    Service("pricing-features", "services.pricing", "features", _pricing("pricing-features")),
     Service("pricing-work", "services.pricing", "work", _pricing("pricing-work")),
     Service("radar-combine", "services.radar", "combine", _radar("radar-combine")),
     Service("radar-stream", "services.radar", "stream", _radar("radar-stream")),

@@ -36,7 +36,7 @@ class RawTable:
         self.topic = topic
         self._cell = cell
         self._schemas = schemas
-        schema = raw_schema(schemas.builtin(topic.message))
+        schema = raw_schema(schemas.of(topic.message))
         self.table = Table.open_or_create(lake, table_name(topic.name), schema, PARTITION_BY)
 
     def progress(self, source: str, incarnation: int, partition: int) -> int | None:

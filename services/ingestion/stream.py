@@ -99,7 +99,7 @@ class RawStream:
             known = self._tables.get(name)
             if known is None or known.topic != topic:
                 self._tables[name] = await asyncio.to_thread(RawTable, self._config.cell, self._config.lake, topic, self._feed.schemas)
-                self._lineage.emit(raw_job(f"kafka/{name}", name, self._feed.schemas.builtin(topic.message)))
+                self._lineage.emit(raw_job(f"kafka/{name}", name, self._feed.schemas.of(topic.message)))
         if topics.keys() != (self._consumer.subscription() or set()):
             self._consumer.subscribe(list(topics), listener=self._assignment)
         paused = {name for name in topics if self._pipeline(name).paused}

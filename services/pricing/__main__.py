@@ -8,6 +8,7 @@ ROLES = {
     "combine": "services.pricing.stream:combine",
     "stream": "services.pricing.stream:stream",
     "work": "services.pricing.work:work",
+    "features": "services.pricing.declared:features",
 }
 
 

@@ -1,0 +1,23 @@
+"""Lineage of a declared feature, from its declaration."""
+
+from chassis.features.windows import TIME, Feature
+from chassis.lineage.definition import AGGREGATION, FILTER, GROUP_BY, IDENTITY, WINDOW, ColumnInput, JobDefinition, Output
+from chassis.wire import Schema
+
+
+def feature_job(service: str, feature: Feature, schema: Schema) -> JobDefinition:
+    """Events to values: what is aggregated goes into them; filter, key and time decide which. `schema` is that of the topic's message."""
+    source = f"kafka/{feature.spec.topic}"
+    known = set(schema.arrow.names)
+
+    def of(name: str, transformation: str) -> tuple[ColumnInput, ...]:
+        return (ColumnInput(source, name, transformation),) if name in known else ()
+
+    columns = {feature.spec.key: of(feature.spec.key, IDENTITY)}
+    for aggregate in feature.spec.aggregates:
+        for window in feature.spec.windows_seconds:
+            columns[f"{aggregate.name}_{window}s"] = of(aggregate.column, AGGREGATION)
+    rows = [*of(feature.spec.key, GROUP_BY), *of(TIME, WINDOW)]
+    rows += [each for name in sorted(feature.condition.columns) for each in of(name, FILTER)]
+    types = {feature.spec.key: "string"} | dict.fromkeys(feature.fields, "double")
+    return JobDefinition(f"{service}.features.{feature.name}", [source], [Output(f"feature/{feature.name}", columns, types, rows)])

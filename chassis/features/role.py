@@ -1,0 +1,237 @@
+"""Role `features` of a service: computes the declared features that name it, and follows their declarations without a restart.
+
+Nothing is kept but the topic itself: whoever gets a partition reads again what its windows reach back to, and goes on. The same log
+gives the same values, whoever reads it.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import NoOffsetForPartitionError
+from redis.exceptions import RedisError
+
+from chassis import kafka, kv
+from chassis.conditions import ConditionError
+from chassis.config import KafkaConfig, StreamingConfig
+from chassis.desired import Desired, DesiredFeed, follow_desired
+from chassis.features.lineage import feature_job
+from chassis.features.store import FeatureStore, Position
+from chassis.features.windows import SECOND_US, Feature, FeatureWindows
+from chassis.judge import Judged, judge
+from chassis.lineage.emitter import Lineage, emitting
+from chassis.logs import logger
+from chassis.process import Context
+from chassis.streaming.deduplication import Deduplication
+from chassis.topics import Topic
+from chassis.wire import HEADER_BYTES
+
+POLL_MS = 100
+TICK_SECONDS = 1.0
+# Without records for so long, time goes on by the wall clock.
+IDLE_SECONDS = 10.0
+# An event dated further ahead of its Kafka time has a clock that cannot be trusted.
+FUTURE_US = 300 * SECOND_US
+# What is read again besides the windows: events that came late, and what repeats them.
+SPARE_US = 60 * SECOND_US
+_log = logger(__name__)
+
+
+async def features(config: StreamingConfig, context: Context, service: str) -> None:
+    """Runs until the process is stopped."""
+    redis = kv.connect(config.kv)
+    try:
+        async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
+            worker = FeatureWorker(Setup(service, config.kafka, FeatureStore(redis)), context, feed, lineage)
+            await worker.run()
+    finally:
+        await redis.aclose()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.fresh: set[TopicPartition] = set()
+        self.revoked: set[TopicPartition] = set()
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self.revoked |= set(revoked)
+        self.fresh -= set(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self.fresh |= set(assigned)
+
+
+class _Partition:
+    """State of a partition: the windows of every feature of its topic, and which events it has seen."""
+
+    def __init__(self, topic: Topic, declared: Sequence[Feature], offset: int) -> None:
+        self.topic = topic
+        self.windows = [(feature, FeatureWindows(feature)) for feature in declared]
+        self.offset = offset
+        self.last_record = time.monotonic()
+        self._repeats = Deduplication(topic.dedup_offsets)
+
+    def add(self, records: Sequence[ConsumerRecord], judged: Judged) -> dict[str, int]:
+        """Takes records in; returns how many were repeats, from the future or late, by reason."""
+        offsets = np.fromiter((records[index].offset for index in judged.good), np.int64, len(judged.good))
+        kafka_us = np.fromiter((records[index].timestamp * 1000 for index in judged.good), np.int64, len(judged.good))
+        ids = judged.columns["event_id"].to_pylist()
+        times = np.asarray(judged.columns["event_time"].cast("int64"), np.int64)
+        order = np.argsort(offsets, kind="stable")
+        keys = [ids[index] + int(times[index]).to_bytes(8, "big", signed=True) for index in order]
+        fresh = np.array([not self._repeats.is_repeat(key, int(offsets[index])) for key, index in zip(keys, order, strict=True)], bool)
+        present = times[order] <= kafka_us[order] + FUTURE_US
+        events = judged.columns.take(order[fresh & present])
+        late = sum(windows.add(events) for _, windows in self.windows)
+        self.offset, self.last_record = records[-1].offset + 1, time.monotonic()
+        self._repeats.forget_below(self.offset)
+        return {"repeat": int((~fresh).sum()), "future": int((fresh & ~present).sum()), "late": late}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Whose features are computed, where their events are, and where their values go."""
+
+    service: str
+    kafka: KafkaConfig
+    store: FeatureStore
+
+
+class FeatureWorker:
+    """One process; partitions are shared out by the consumer group."""
+
+    def __init__(self, setup: Setup, context: Context, feed: DesiredFeed, lineage: Lineage) -> None:
+        self._context = context
+        self._feed = feed
+        self._kafka = setup.kafka
+        self._store = setup.store
+        self._lineage = lineage
+        self._service = setup.service
+        self._listener = _Listener()
+        self._declared: dict[str, tuple[Topic, tuple[Feature, ...]]] = {}
+        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._consumer: AIOKafkaConsumer = kafka.consumer(setup.kafka, group_id=f"{setup.service}-features")
+        self._skipped = context.telemetry.meter.create_counter(
+            "features.skipped", description="Events that count for no feature, by reason"
+        )
+
+    async def run(self) -> None:
+        """Runs until the process is stopped."""
+        await self._consumer.start()
+        desired: Desired | None = None
+        told = 0.0
+        try:
+            while not self._context.stopping.is_set():
+                if desired is not self._feed.current:
+                    desired = self._feed.current
+                    await self._declare(desired)
+                await self._take_over()
+                await self._fetch()
+                if time.monotonic() - told >= TICK_SECONDS:
+                    told = time.monotonic()
+                    await self._tell()
+        finally:
+            await self._consumer.stop()
+
+    async def _declare(self, desired: Desired) -> None:
+        """Subscribes to the topics of the features; those whose features changed are read again."""
+        by_topic: dict[str, list[Feature]] = defaultdict(list)
+        for name, spec in sorted(desired.features.items()):
+            if spec.service == self._service and spec.topic in desired.topics:
+                by_topic[spec.topic].append(Feature(name, spec))
+        wanted = {name: (desired.topics[name], tuple(declared)) for name, declared in by_topic.items()}
+        changed = {name for name in wanted if self._declared.get(name) != wanted[name]}
+        if wanted.keys() - self._declared.keys():
+            await kafka.ensure_topics(self._kafka, [topic for topic, _ in wanted.values()])
+        if wanted.keys() != self._declared.keys():
+            if wanted:
+                self._consumer.subscribe(list(wanted), listener=self._listener)
+            else:
+                self._consumer.unsubscribe()
+                self._partitions.clear()
+        self._declared = wanted
+        self._listener.fresh |= {partition for partition in self._consumer.assignment() if partition.topic in changed}
+        for name in sorted(changed):
+            topic, declared = wanted[name]
+            for feature in declared:
+                self._lineage.emit(feature_job(self._service, feature, self._feed.schemas.of(topic.message)))
+
+    async def _take_over(self) -> None:
+        """Begins fresh partitions where their windows do."""
+        for partition in self._listener.revoked:
+            self._partitions.pop(partition, None)
+        self._listener.revoked = set()
+        fresh, self._listener.fresh = self._listener.fresh, set()
+        fresh = {partition for partition in fresh if partition.topic in self._declared and partition in self._consumer.assignment()}
+        if not fresh:
+            return
+        now_us = int(self._context.clock.now() * SECOND_US)
+        begins = {partition: (now_us - self._reach_us(partition.topic)) // 1000 for partition in fresh}
+        found = await self._consumer.offsets_for_times(begins)
+        ends = await self._consumer.end_offsets(list(fresh))
+        for partition in sorted(fresh):
+            offset = found[partition].offset if found.get(partition) is not None else ends[partition]
+            self._partitions[partition] = _Partition(*self._declared[partition.topic], offset)
+            self._consumer.seek(partition, offset)
+
+    def _reach_us(self, topic: str) -> int:
+        return max(feature.reach_us + feature.spec.grace_seconds * SECOND_US for feature in self._declared[topic][1]) + SPARE_US
+
+    async def _fetch(self) -> None:
+        if not self._declared:
+            await asyncio.sleep(POLL_MS / 1000)
+            return
+        try:
+            fetched: Mapping[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(timeout_ms=POLL_MS)
+        except NoOffsetForPartitionError:
+            # The client looks for a committed offset as soon as a partition is assigned; ours is sought next.
+            return
+        for partition, records in fetched.items():
+            state = self._partitions.get(partition)
+            if state is not None and partition not in self._listener.fresh and records and records[0].offset >= state.offset:
+                await self._add(partition, state, records)
+
+    async def _add(self, partition: TopicPartition, state: _Partition, records: Sequence[ConsumerRecord]) -> None:
+        for head in {record.value[:HEADER_BYTES] for record in records if record.value}:
+            if len(head) == HEADER_BYTES and head[0] == 0:
+                await self._feed.find_schema(int.from_bytes(head[1:], "big"))
+        judged = await asyncio.to_thread(_judged, state.topic, self._feed, records)
+        if judged.waiting:  # the schema may come yet: what stands before it is taken, and the rest asked for again
+            records = records[: min(judged.waiting)]
+            self._consumer.seek(partition, state.offset if not records else records[-1].offset + 1)
+            if not records:
+                return
+            judged = await asyncio.to_thread(_judged, state.topic, self._feed, records)
+        try:
+            skipped = await asyncio.to_thread(state.add, records, judged)
+        except ConditionError as error:
+            _log.error("a feature does not fit its events", topic=state.topic.name, error=str(error))
+            state.offset = records[-1].offset + 1
+            skipped = {"misfit": len(records)}
+        for reason, count in (skipped | {"undecodable": len(judged.dead)}).items():
+            if count:
+                self._skipped.add(count, {"topic": state.topic.name, "reason": reason})
+
+    async def _tell(self) -> None:
+        now = time.monotonic()
+        idle_us = int((self._context.clock.now() - IDLE_SECONDS) * SECOND_US)
+        for partition, state in self._partitions.items():
+            position = Position(state.topic.incarnation, partition.partition, state.offset)
+            for feature, windows in state.windows:
+                if now - state.last_record > IDLE_SECONDS:
+                    windows.advance(idle_us)
+                changed = await asyncio.to_thread(windows.changes)
+                try:
+                    await self._store.write(feature, changed, windows.as_of_us, position)
+                except (RedisError, OSError) as error:
+                    _log.warning("the online store does not answer, trying again", error=repr(error))
+                    windows.untold()
+
+
+def _judged(topic: Topic, feed: DesiredFeed, records: Sequence[ConsumerRecord]) -> Judged:
+    partitions = np.fromiter((record.partition for record in records), np.int32, len(records))
+    return judge(topic, feed.schemas, [record.value for record in records], partitions)
