@@ -1,36 +1,40 @@
 """Desired state as a data-plane process has it: from disk at the start, from the control plane as it changes."""
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-from google.protobuf.message import DecodeError
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import (
     control_plane_service_pb2_grpc,
     resource_pb2,
+    saved_state_pb2,
     schema_registry_service_pb2,
     schema_registry_service_pb2_grpc,
     specs_pb2,
 )
-from chassis import resourcefiles, resources
+from chassis import resourcefiles
 from chassis.config import ServiceConfig
 from chassis.errors import ArterialError
+from chassis.lastgood import LastGood, write_atomically
 from chassis.logs import logger
 from chassis.process import Context
+from chassis.reporting import Key, Reporter, Reports, Standing, instance_of
 from chassis.rpc.client import channel
-from chassis.rpc.validation import violations_of
 from chassis.topics import Topic, topic_from_spec
+from chassis.understanding import Received, Refused, ordered
 from chassis.wire import Schemas
 
 # Reconnects wait between these, with jitter, so that a returning control plane is not stormed.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 10.0
+# The control plane says every 10 s that it lives: a connection that is silent for this is half open, or its server hangs.
+PATIENCE_SECONDS = 25.0
+# Feeds that follow nothing report nothing.
+NOBODY = Reporter("", "", "")
 _log = logger(__name__)
 
 
@@ -101,6 +105,11 @@ class Desired:
         """Declared schemas by name, as the registry has them; those that it does not have yet are missing."""
         return {resource.metadata.name: resource.status.schema for resource in self._of("Schema") if resource.status.schema.schema_id}
 
+    @cached_property
+    def generations(self) -> Mapping[tuple[str, str], int]:
+        """Generation by kind and name."""
+        return {(resource.kind, resource.metadata.name): resource.metadata.generation for resource in self.resources}
+
     def pipeline(self, role: specs_pb2.PipelineRole.ValueType, topic: str) -> specs_pb2.PipelineSpec | None:
         """The pipeline of that role that reads the topic, if any."""
         return next((spec for spec in self.pipelines.values() if spec.role == role and topic in spec.topics), None)
@@ -110,13 +119,29 @@ class Desired:
 
 
 class DesiredFeed:
-    """The current desired state and its changes. A state that was not understood whole never replaces a good one."""
+    """The current desired state and its changes. A resource that was not understood never replaces the last good version of it."""
 
-    def __init__(self, current: Desired, folder: Path, address: str | None) -> None:
+    def __init__(
+        self,
+        current: Desired,
+        folder: Path,
+        address: str | None,
+        *,
+        reporter: Reporter = NOBODY,
+        refused: Mapping[Key, Refused] | None = None,
+    ) -> None:
         self.current = current
+        # Version up to which the log of changes was followed; that of `current` is the last that changed anything here.
+        self.position = current.version
         self.schemas = Schemas()
+        self.reports = Reports(reporter)
+        self._reporter = reporter
         self._folder = folder
+        self._disk = LastGood(folder)
         self._address = address
+        self._refused = dict(refused or {})
+        for key, found in self._refused.items():
+            self.reports.say(*key, found.resource.metadata.generation, found.why)
         self._changed = asyncio.Event()
         for file in sorted((folder / "schemas").glob("*.pb")):
             self._add_schema(file.read_bytes())
@@ -128,13 +153,23 @@ class DesiredFeed:
         await changed.wait()
         return self.current
 
+    def say(self, desired: Desired, kind: str, name: str, standing: Standing) -> None:
+        """Tells the control plane what became of a resource, of the generation that `desired` has; on the loop, as often as one likes."""
+        self.reports.say(kind, name, desired.generations.get((kind, name), 0), standing)
+
     def replace(self, desired: Desired) -> None:
         """Makes a good state current, on disk first."""
-        file = control.ApplyResponse(resources=desired.resources)
-        file.changes.add(kind="version", name=str(desired.version))
-        write_atomically(self._folder / "last_good.pb", file.SerializeToString())
+        self._save(desired)
+        self._use(desired)
+
+    def _save(self, desired: Desired) -> None:
+        refused = [refused.resource for refused in self._refused.values()]
+        self._disk.save(saved_state_pb2.SavedState(resource_version=desired.version, resources=desired.resources, refused=refused))
+
+    def _use(self, desired: Desired) -> None:
         self._declare_schemas(desired)
         self.current = desired
+        self.reports.keep_only(lambda key: key in desired.generations or key in self._refused)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -160,8 +195,12 @@ class DesiredFeed:
         """Schemas travel with the resources that declare them, so that a topic and its schema are known at the same moment."""
         for schema in desired.schemas.values():
             if schema.file_descriptor_set:
-                self.schemas.add(schema.schema_id, schema.file_descriptor_set, schema.message)
-                self.schemas.declare(schema.message, schema.schema_id)
+                try:
+                    self.schemas.add(schema.schema_id, schema.file_descriptor_set, schema.message)
+                    self.schemas.declare(schema.message, schema.schema_id)
+                except Exception:
+                    # Protobuf raises whatever it likes; one schema that cannot be read must not keep the rest of a state out.
+                    _log.exception("schema cannot be read", schema_id=schema.schema_id, message=schema.message)
 
     def _add_schema(self, encoded: bytes) -> None:
         registered = schema_registry_service_pb2.RegisteredSchema.FromString(encoded)
@@ -172,84 +211,96 @@ class DesiredFeed:
         backoff = MIN_BACKOFF_SECONDS
         while self._address is not None and not context.stopping.is_set():
             try:
-                async for desired in self._states(self._address):
+                async for received, version in self._complete_states(self._address):
                     backoff = MIN_BACKOFF_SECONDS
-                    if desired.resources != self.current.resources:
-                        self.replace(desired)
-                        _log.info("desired state changed", version=desired.version, resources=len(desired.resources))
+                    await self._take(received, version)
+                    # Only now: what is not in force yet must be sent again after a failure.
+                    self.position = version
             except ArterialError as error:
-                _log.info("control plane away, going on with the last good state", reason=str(error.reason), version=self.current.version)
-            except ValueError as error:
-                _log.error("desired state refused, going on with the last good one", error=str(error))
+                _log.info("control plane away, going on with the last good state", reason=str(error.reason), version=self.position)
+            except TimeoutError:
+                _log.warning("control plane silent, connecting anew", seconds=PATIENCE_SECONDS, version=self.position)
+            except Exception:
+                # Whatever is wrong with what was sent, the process goes on with what it has, and asks again.
+                _log.exception("desired state could not be taken", version=self.position)
             with suppress(TimeoutError):
                 await asyncio.wait_for(context.stopping.wait(), backoff * random.uniform(0.5, 1.5))
             backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
 
-    async def _states(self, address: str) -> AsyncIterator[Desired]:
-        """States as the control plane reports them, each complete."""
-        async with channel(address) as connection:
-            stub = control_plane_service_pb2_grpc.ControlPlaneServiceStub(connection)
-            held = {(resource.kind, resource.metadata.name): resource for resource in self.current.resources}
-            async for event in stub.Watch(control.WatchRequest(resource_version=self.current.version)):
-                key = (event.resource.kind, event.resource.metadata.name)
-                if event.type == control.WatchResponse.TYPE_RESYNC:
-                    held.clear()
-                elif event.type == control.WatchResponse.TYPE_PUT:
-                    held[key] = event.resource
-                elif event.type == control.WatchResponse.TYPE_DELETED:
-                    held.pop(key, None)
-                else:
-                    yield _understood(Desired(tuple(held[name] for name in sorted(held)), event.resource_version))
+    async def _complete_states(self, address: str) -> AsyncIterator[tuple[Received, int]]:
+        """The state, each time that it is complete, and its version."""
+        refused = [refused.resource for refused in self._refused.values()]
+        received = Received(self.current.resources, refused)
+        request = control.WatchRequest(
+            resource_version=self.position, cell=self._reporter.cell, component=self._reporter.component, batches=True
+        )
+        async with channel(address, attempts=1) as connection:
+            responses = aiter(control_plane_service_pb2_grpc.ControlPlaneServiceStub(connection).Watch(request))
+            while True:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    message = await anext(responses, None)
+                if message is None:
+                    return
+                version = received.take(message)
+                if version is not None:
+                    yield received, version
 
+    async def _take(self, received: Received, version: int) -> None:
+        if not received.changed:
+            return
+        received.changed = False
+        for key, refused in received.refused.items():
+            if self._refused.get(key) != refused:
+                _log.error("resource not understood, its last good version stays", resource="/".join(key), why=refused.why.message)
+        for key in self._refused.keys() - received.refused.keys():
+            self.reports.say(*key, received.in_force[key].metadata.generation if key in received.in_force else 0, None)
+        for key, refused in received.refused.items():
+            self.reports.say(*key, refused.resource.metadata.generation, refused.why)
+        self._refused = dict(received.refused)
+        desired = Desired(ordered(received.in_force), version)
+        try:
+            await asyncio.to_thread(self._save, desired)
+        except OSError as error:
+            _log.error("desired state could not be saved, going on with it in memory", error=str(error))
+        self._use(desired)
+        _log.info("desired state changed", version=desired.version, resources=len(desired.resources), refused=len(self._refused))
 
-def _understood(desired: Desired) -> Desired:
-    """The state itself, if every resource keeps the contract and is of a known kind.
-
-    Raises:
-        ValueError: it does not.
-    """
-    for resource in desired.resources:
-        broken = violations_of(resource)
-        if broken or resource.kind not in resources.FIELD_OF_KIND:
-            raise ValueError(f"{resource.kind}/{resource.metadata.name} is not understood: {[v.field for v in broken] or 'unknown kind'}")
-    _ = desired.topics, desired.pipelines, desired.pricing_policies
-    return desired
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file: whoever reads it finds the old content or the new, whole, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    async def close(self) -> None:
+        """Saves where to go on."""
+        if self.position != self.current.version:
+            with suppress(OSError):
+                await asyncio.to_thread(self._save, replace(self.current, version=self.position))
 
 
 def load(config: ServiceConfig) -> Desired:
     """The last good state, else the seed resources; what is corrupt on disk is passed over and said so."""
-    file = config.state_dir / "last_good.pb"
-    if file.exists():
-        try:
-            saved = control.ApplyResponse.FromString(file.read_bytes())
-            return _understood(Desired(tuple(saved.resources), int(saved.changes[0].name)))
-        except (DecodeError, ValueError, IndexError) as error:
-            _log.error("last good state is corrupt, beginning with the seed", file=str(file), error=str(error))
+    return _loaded(config)[0]
+
+
+def _loaded(config: ServiceConfig) -> tuple[Desired, Mapping[Key, Refused]]:
+    saved = LastGood(config.state_dir).load()
+    if saved is not None:
+        received = Received.judged(saved.resources, saved.refused)
+        return Desired(ordered(received.in_force), saved.resource_version), received.refused
     if config.resources_dir is None:
-        return Desired(())
-    seeds = sorted(resourcefiles.read([config.resources_dir]), key=lambda resource: (resource.kind, resource.metadata.name))
-    return _understood(Desired(tuple(seeds)))
+        return Desired(()), {}
+    received = Received.judged(resourcefiles.read([config.resources_dir]))
+    return Desired(ordered(received.in_force)), received.refused
 
 
 @asynccontextmanager
 async def follow_desired(config: ServiceConfig, context: Context) -> AsyncIterator[DesiredFeed]:
-    """The feed of a process, watched in the background."""
-    feed = DesiredFeed(load(config), config.state_dir, config.control_plane)
-    watching = asyncio.create_task(feed.watch(context))
+    """The feed of a process, watched in the background; what the process says of resources is sent beside it."""
+    desired, refused = _loaded(config)
+    reporter = Reporter(config.cell.name, context.process, instance_of(config.state_dir))
+    feed = DesiredFeed(desired, config.state_dir, config.control_plane, reporter=reporter, refused=refused)
+    tasks = [asyncio.create_task(feed.watch(context))]
+    if config.control_plane is not None:
+        tasks.append(asyncio.create_task(feed.reports.send(config.control_plane)))
     try:
         yield feed
     finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await feed.close()

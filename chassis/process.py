@@ -30,6 +30,8 @@ class Context:
     telemetry: Telemetry
     clock: Clock = field(default_factory=SystemClock)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    # Name of program and role, for example "arterial-pricing-serve".
+    process: str = ""
 
 
 Role = Callable[[C, Context], Awaitable[None]]
@@ -83,7 +85,7 @@ def _imported(role: Role[C] | str) -> Role[C]:
 
 
 async def _run(role: Role[C], config: C, process: str) -> None:
-    context = Context(Telemetry(config.telemetry, process, config.cell.name))
+    context = Context(Telemetry(config.telemetry, process, config.cell.name), process=process)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, context.stopping.set)

@@ -30,7 +30,7 @@ class ManualClock:
 
 def context(telemetry: TelemetryConfig | None = None) -> Context:
     """A context like a process's own."""
-    return Context(Telemetry(telemetry or TelemetryConfig(), "test", "local"))
+    return Context(Telemetry(telemetry or TelemetryConfig(), "test", "local"), process="test")
 
 
 @asynccontextmanager

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from arterial.api.controlplane.v1 import resource_pb2
 from arterial.api.controlplane.v1alpha1 import model_service_pb2, model_service_pb2_grpc
 from chassis.config import LakeConfig, ServiceConfig
-from chassis.desired import DesiredFeed, write_atomically
+from chassis.desired import DesiredFeed
 from chassis.errors import ArterialError, Reason
+from chassis.lastgood import write_atomically
 from chassis.learning.artefact import Artefact, Artefacts
 from chassis.logs import logger
 from chassis.rpc.client import channel

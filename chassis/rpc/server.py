@@ -14,6 +14,14 @@ from chassis.rpc.interceptor import CallInterceptor, Identity, anyone
 
 # Adds servicers to a server and returns their full names.
 Register = Callable[[grpc.aio.Server], Sequence[str]]
+# Clients ping quiet connections every 20 s (arterial.channel), which a server by default takes for abuse; it pings too, so that streams to
+# clients that are gone end.
+KEEPALIVE = (
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 _log = logger(__name__)
 
 
@@ -33,6 +41,7 @@ async def serve(
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.so_reuseport", 0),
+        *KEEPALIVE,
     ]
     server = grpc.aio.server(interceptors=[CallInterceptor(context.telemetry, identity)], options=options)
     names = list(register(server))

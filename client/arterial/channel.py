@@ -16,6 +16,13 @@ Outgoing = Callable[[float | None, Metadata], tuple[float | None, Metadata]]
 DEFAULT_TIMEOUT_SECONDS = 5.0
 # A frame of records, or a page of 1,000 resources.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# A connection with a call in flight is pinged when it is quiet: one that is half open is noticed within 25 s. Channels to one address share
+# a connection, so a new channel alone would not escape it. The servers of the suite allow it.
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 
 def service_config(attempts: int) -> str:
@@ -129,6 +136,7 @@ def connect(
         ("grpc.service_config", service_config(attempts)),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        *KEEPALIVE,
     ]
     if credentials is None:
         return Channel(grpc.aio.insecure_channel(address, options=options), outgoing)

@@ -38,6 +38,7 @@ from services.controlplane.run_store import RunStore
 from services.controlplane.schedule_store import ScheduleStore
 from services.controlplane.scheduling import Scheduler
 from services.controlplane.schemas import SchemaRegistry
+from services.controlplane.status_store import StatusStore
 from services.controlplane.store import ResourceStore
 from services.controlplane.watching import Watching
 
@@ -64,6 +65,7 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
             marking.poll(),
             reconciling.run(store, models, runs, partitions, context),
             telling.run(changes, lineage, context),
+            StatusStore(engine).forget(context),
             election.run(context),
             scheduler.run(context),
         )
@@ -78,7 +80,9 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
 def _register(engine: AsyncEngine, store: ResourceStore, applying: Applying, watching: Watching, marking: PartitionWatching) -> Register:
     def register(server: grpc.aio.Server) -> list[str]:
         models, registry, jobs = ModelStore(engine), SchemaRegistry(engine, store), JobHandler(RunStore(engine), store)
-        control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(ControlPlaneHandler(store, applying, watching), server)
+        control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(
+            ControlPlaneHandler(store, StatusStore(engine), applying, watching), server
+        )
         schema_registry_service_pb2_grpc.add_SchemaRegistryServiceServicer_to_server(SchemaRegistryHandler(registry), server)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         partitions = PartitionHandler(PartitionStore(engine), marking)

@@ -9,7 +9,6 @@ import grpc
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import (
     control_plane_service_pb2_grpc,
-    resource_pb2,
     schema_registry_service_pb2,
     schema_registry_service_pb2_grpc,
 )
@@ -18,6 +17,8 @@ from chassis.errors import ArterialError, Reason
 from chassis.paging import next_token, page_bounds
 from services.controlplane.applying import Applying
 from services.controlplane.schemas import SchemaRegistry
+from services.controlplane.status_store import StatusStore
+from services.controlplane.statuses import Reporter
 from services.controlplane.store import ResourceStore
 from services.controlplane.watching import Watching
 
@@ -29,8 +30,9 @@ ACTOR = "arterial-actor"
 class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServicer):
     """Serves ControlPlaneService."""
 
-    def __init__(self, store: ResourceStore, applying: Applying, watching: Watching) -> None:
+    def __init__(self, store: ResourceStore, statuses: StatusStore, applying: Applying, watching: Watching) -> None:
         self._store = store
+        self._statuses = statuses
         self._applying = applying
         self._watching = watching
 
@@ -45,7 +47,9 @@ class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServ
     async def GetResource(self, request: pb.GetResourceRequest, context: ServicerContext) -> pb.GetResourceResponse:
         """One resource, now or as it was."""
         if not request.HasField("as_of"):
-            return pb.GetResourceResponse(resource=await self._store.get(request.kind, request.name))
+            resource = await self._store.get(request.kind, request.name)
+            await self._statuses.complete([resource])
+            return pb.GetResourceResponse(resource=resource)
         found = await self._store.as_of(await self._version(request.as_of), request.kind, request.name)
         if not found:
             raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} did not exist then")
@@ -61,11 +65,14 @@ class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServ
             found, total = everything[start:end], len(everything)
         else:
             found, total = await self._store.page(request.kind, start, end)
+            await self._statuses.complete(found)
         return pb.ListResourcesResponse(resources=found, page=page_pb2.PageResponse(next_page_token=next_token(end, total, name)))
 
     async def DescribeResource(self, request: pb.DescribeResourceRequest, context: ServicerContext) -> pb.DescribeResourceResponse:
         """One resource and what hangs on it."""
-        return await self._applying.describe(request.kind, request.name)
+        described = await self._applying.describe(request.kind, request.name)
+        await self._statuses.complete([described.resource])
+        return described
 
     async def ListChanges(self, request: pb.ListChangesRequest, context: ServicerContext) -> pb.ListChangesResponse:
         """A page of the log."""
@@ -90,15 +97,16 @@ class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServ
             yield message
 
     async def ReportStatus(self, request: pb.ReportStatusRequest, context: ServicerContext) -> pb.ReportStatusResponse:
-        """The specification stays as it is, and so does which versions of a model serve: that is the control plane's own."""
-
-        def edit(status: resource_pb2.Status) -> None:
-            status.observed_generation = request.status.observed_generation
-            del status.conditions[:]
-            status.conditions.extend(request.status.conditions)
-
-        await self._store.edit_status((request.kind, request.name), edit, "status")
+        """What one process observed of one resource."""
+        given = pb.ResourceStatus(kind=request.kind, name=request.name, status=request.status)
+        if await self._statuses.report(Reporter(request.cell, request.component), [given]):
+            raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} does not exist")
         return pb.ReportStatusResponse()
+
+    async def ReportStatuses(self, request: pb.ReportStatusesRequest, context: ServicerContext) -> pb.ReportStatusesResponse:
+        """What one process observed of many."""
+        unknown = await self._statuses.report(Reporter(request.cell, request.component, request.instance), request.statuses)
+        return pb.ReportStatusesResponse(unknown=unknown)
 
 
 def actor_of(context: ServicerContext) -> str:

@@ -86,6 +86,13 @@ CASES = {
         control.ReportStatusRequest(kind="Topic", name="trip_events_v2"),
         "status",
     ),
+    "ControlPlaneService/ReportStatuses": Case(
+        control.ReportStatusesRequest(
+            component="contract", statuses=[control.ResourceStatus(kind="Topic", name="contract-absent", status=resource_pb2.Status())]
+        ),
+        control.ReportStatusesRequest(component="contract"),
+        "statuses",
+    ),
     "SchemaRegistryService/RegisterSchema": Case(
         schema_registry_service_pb2.RegisterSchemaRequest(subject="contract-value", schema=schema()),
         schema_registry_service_pb2.RegisterSchemaRequest(schema=schema()),

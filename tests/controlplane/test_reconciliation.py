@@ -1,0 +1,198 @@
+"""What the data plane does with desired state: reports on it, outlives the control plane, keeps what is good from what is not."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
+from arterial.api.controlplane.v1 import resource_pb2, saved_state_pb2, specs_pb2
+from chassis import desired, testing
+from chassis.config import CellConfig, ServiceConfig
+from chassis.desired import DesiredFeed, follow_desired
+from chassis.errors import ArterialError, Reason
+from chassis.lastgood import FILE, FORMER, LastGood
+from chassis.reporting import Standing
+from chassis.testing import eventually
+from chassis.understanding import Received
+from tests.controlplane.conftest import SEED, ControlPlane
+from tests.controlplane.stubs import Stubs, stubs
+
+READY = Standing(True, "InForce")
+
+
+def cell(name: str, region: str = "here", generation: int = 1) -> resource_pb2.Resource:
+    """A resource that refers to nothing; without a region it breaks the contract."""
+    metadata = resource_pb2.Metadata(name=name, owner="data-platform", generation=generation, resource_version=generation)
+    return resource_pb2.Resource(api_version="arterial.dev/v1", kind="Cell", metadata=metadata, cell=specs_pb2.CellSpec(region=region))
+
+
+def process(folder: Path, plane: ControlPlane | None, name: str = "eu") -> ServiceConfig:
+    """Configuration of a process of a cell that follows the control plane."""
+    address = plane.address if plane else None
+    return ServiceConfig(state_dir=folder, resources_dir=SEED, control_plane=address, cell=CellConfig(name=name))
+
+
+async def got(to: Stubs, kind: str, name: str) -> resource_pb2.Resource:
+    """A resource as the control plane has it."""
+    reply: pb.GetResourceResponse = await to.control.GetResource(pb.GetResourceRequest(kind=kind, name=name))
+    return reply.resource
+
+
+def holds(probe: Callable[[], Awaitable[bool] | bool]) -> Callable[[], Awaitable[bool]]:
+    """A probe that may be synchronous."""
+
+    async def asked() -> bool:
+        found = probe()
+        return found if isinstance(found, bool) else await found
+
+    return asked
+
+
+async def declare(to: Stubs, *resources: resource_pb2.Resource) -> None:
+    """Applies resources as people do, without what is the control plane's own."""
+    for resource in resources:
+        resource.metadata.ClearField("generation")
+        resource.metadata.ClearField("resource_version")
+    await to.control.Apply(pb.ApplyRequest(resources=resources))
+
+
+@asynccontextmanager
+async def following(config: ServiceConfig) -> AsyncIterator[DesiredFeed]:
+    """A process that knows of what the control plane has."""
+    async with follow_desired(config, testing.context()) as feed:
+        await eventually(holds(lambda: feed.current.version > 0 or config.control_plane is None), "the first contact", 20)
+        yield feed
+
+
+async def test_conditions_say_who_says_so_and_since_when(plane: ControlPlane, tmp_path: Path) -> None:
+    """Two cells report on one resource; each replaces its own; the time of transition stays while the status does."""
+    async with stubs(plane) as to:
+        await declare(to, cell("c1"))
+        version = (await got(to, "Cell", "c1")).metadata.resource_version
+        times = []
+        for where, status in (("eu", "False"), ("us", "True"), ("eu", "False")):
+            given = resource_pb2.Status(observed_generation=1, conditions=[resource_pb2.Condition(type="Ready", status=status)])
+            statuses = [pb.ResourceStatus(kind="Cell", name=name, status=given) for name in ("c1", "absent")]
+            reply = await to.control.ReportStatuses(pb.ReportStatusesRequest(cell=where, component="test", statuses=statuses))
+            assert list(reply.unknown) == ["Cell/absent"]
+            times += [
+                condition.last_transition_time for condition in (await got(to, "Cell", "c1")).status.conditions if condition.cell == "eu"
+            ]
+        conditions = {condition.cell: condition for condition in (await got(to, "Cell", "c1")).status.conditions}
+        assert {name: condition.status for name, condition in conditions.items()} == {"eu": "False", "us": "True"}
+        assert len(times) == 3 and times[0] == times[2]
+        assert (await got(to, "Cell", "c1")).metadata.resource_version == version
+        await to.control.DeleteResource(pb.DeleteResourceRequest(kind="Cell", name="c1", approvals=["Cell/c1:deleted"]))
+        await declare(to, cell("c1"))
+        assert not (await got(to, "Cell", "c1")).status.conditions
+
+
+async def test_a_process_reports_what_became_of_a_change(plane: ControlPlane, tmp_path: Path) -> None:
+    """The generation that it acted on, in its own name; what it takes back is gone."""
+    async with stubs(plane) as to, following(process(tmp_path, plane)) as feed:
+        feed.say(feed.current, "Topic", "trip_events_v2", Standing(False, "NoTable", "the lake is away"))
+
+        async def told(status: str) -> bool:
+            conditions = (await got(to, "Topic", "trip_events_v2")).status.conditions
+            return [(c.cell, c.component, c.status, c.observed_generation) for c in conditions] == [("eu", "test", status, 1)]
+
+        await eventually(lambda: told("False"), "the report", 20)
+        feed.say(feed.current, "Topic", "trip_events_v2", READY)
+        await eventually(lambda: told("True"), "the second report", 20)
+
+
+async def test_reports_wait_for_the_control_plane_and_only_the_last_is_sent(plane: ControlPlane, tmp_path: Path) -> None:
+    """What was said while it was away arrives after its return."""
+    async with stubs(plane), following(process(tmp_path, plane)) as feed:
+        await plane.stop()
+        for number in range(50):
+            feed.say(feed.current, "Topic", "trip_events_v2", Standing(False, "Try", str(number)))
+        await plane.start()
+        async with stubs(plane) as to:
+
+            async def told() -> bool:
+                return [c.message for c in (await got(to, "Topic", "trip_events_v2")).status.conditions] == ["49"]
+
+            await eventually(told, "the last report", 40)
+
+
+async def test_a_process_resumes_where_it_was_after_its_own_restart(
+    plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither its restart nor the control plane's makes it ask for everything again, and status writes do not move it."""
+    async with stubs(plane):
+        async with following(process(tmp_path, plane)):
+            pass
+        await plane.stop()
+        async with follow_desired(process(tmp_path, plane), testing.context()) as feed:
+            await plane.start()
+            async with stubs(plane) as to:
+                await declare(to, cell("c1"))
+                await eventually(holds(lambda: ("Cell", "c1") in feed.current.generations), "the change", 40)
+    watches = [line for line in capsys.readouterr().out.splitlines() if " watch " in line and "component=test" in line]
+    assert ["resync=True" in line for line in watches] == [True, False]
+
+
+def batch(*changed: resource_pb2.Resource, synced: bool = True, version: int = 9) -> pb.WatchResponse:
+    """A batch."""
+    return pb.WatchResponse(type=pb.WatchResponse.TYPE_BATCH, changed=changed, synced=synced, resource_version=version)
+
+
+def test_what_is_not_understood_replaces_nothing_and_stops_nothing() -> None:
+    """A broken resource keeps its last good version, a kind of the future is passed over, and good ones of the same batch are taken."""
+    received = Received([cell("a"), cell("b")])
+    future = resource_pb2.Resource(api_version="arterial.dev/v1", kind="Starship", metadata=resource_pb2.Metadata(name="x"))
+    assert received.take(batch(cell("a", "", generation=2), cell("b", "there", generation=2), future)) == 9
+    assert [(name, resource.cell.region) for (_, name), resource in received.in_force.items()] == [("a", "here"), ("b", "there")]
+    assert {key: refused.why.holds for key, refused in received.refused.items()} == {("Cell", "a"): False, ("Starship", "x"): None}
+    received.take(batch(cell("a", "mended", generation=3)))
+    assert received.in_force["Cell", "a"].cell.region == "mended" and ("Cell", "a") not in received.refused
+
+
+def test_a_resync_is_complete_before_anything_is_forgotten() -> None:
+    """What is not among everything is gone, but only when everything was received."""
+    received = Received([cell("a"), cell("b")])
+    assert received.take(pb.WatchResponse(type=pb.WatchResponse.TYPE_RESYNC)) is None
+    assert received.take(batch(cell("b"), synced=False, version=0)) is None and set(received.in_force) == {("Cell", "a"), ("Cell", "b")}
+    assert received.take(pb.WatchResponse(type=pb.WatchResponse.TYPE_SYNCED, resource_version=7)) == 7
+    assert set(received.in_force) == {("Cell", "b")} and received.changed
+
+
+def test_a_version_that_moved_for_another_reason_is_no_change() -> None:
+    """Nothing is replaced, and nobody woken."""
+    received, again = Received([cell("a")]), cell("a")
+    again.metadata.resource_version = 77
+    received.take(batch(again))
+    assert not received.changed
+
+
+def test_a_corrupt_file_gives_way_to_the_one_before_it_and_that_to_the_seed(tmp_path: Path) -> None:
+    """One flipped bit anywhere is noticed."""
+    config = process(tmp_path, None)
+    disk = LastGood(tmp_path)
+    for version in (5, 6):
+        disk.save(saved_state_pb2.SavedState(resource_version=version, resources=[cell("a", f"r{version}")]))
+    for file, expected in ((FILE, 5), (FORMER, 0)):
+        content = bytearray((tmp_path / file).read_bytes())
+        content[-3] ^= 1
+        (tmp_path / file).write_bytes(content)
+        assert desired.load(config).version == expected
+    assert "trip_events_v2" in desired.load(config).topics
+
+
+def test_what_was_refused_is_judged_again_by_the_next_build(tmp_path: Path) -> None:
+    """It is kept as it was received, since the control plane will not send it again."""
+    LastGood(tmp_path).save(saved_state_pb2.SavedState(resource_version=5, refused=[cell("a", "understood-now")]))
+    assert [resource.cell.region for resource in desired.load(process(tmp_path, None)).resources] == ["understood-now"]
+
+
+async def test_changes_are_refused_while_the_control_plane_is_away(plane: ControlPlane) -> None:
+    """With a reason that says what is missing."""
+    async with stubs(plane) as to:
+        await plane.stop()
+        with pytest.raises(ArterialError) as caught:
+            await declare(to, cell("c1"))
+        await plane.start()
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
