@@ -1,7 +1,7 @@
 """Judges the partitions of one date in all monitored datasets, and says what each is worth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from services.dqm.deviations import Thresholds, history_of, judge
 from services.dqm.frame import Frame, prepared
 from services.dqm.incidents import Finding, Incident
 from services.dqm.metrics import ROWS, WHOLE, Metric
+from services.dqm.rules import Rule, broken
 from services.dqm.verdicts import Partition, Verdict
 
 
@@ -24,6 +25,8 @@ class Rules:
     settle_seconds: float
     history_days: int
     """Days before a partition that are learned from."""
+    declared: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    """Quality rules by dataset."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,21 @@ class Seen:
     """Series that left their forecast."""
     unknown: str = ""
     """Why it could not be judged; empty if it was."""
+    broken: tuple[str, ...] = ()
+    """Why it breaks declared rules; empty if it keeps them."""
+    advice: tuple[str, ...] = ()
+    """Why it breaks rules that are only told."""
 
 
 def look(told: Frame, date: str, entity_column: str, incidents: Sequence[Incident], rules: Rules) -> Seen:
-    """Judges the partition of a date, which the dataset has, against the days before it that no incident is open on."""
+    """Judges the partition of a date, which the dataset has, by its rules, and against the days before it that no incident is open on."""
+    declared, day = rules.declared.get(told.dataset, ()), np.datetime64(date)
+    blocking, advisory = ([rule for rule in declared if rule.advisory is only_told] for only_told in (False, True))
+    seen = _forecast(told, date, entity_column, incidents, rules)
+    return replace(seen, broken=broken(told, day, blocking), advice=broken(told, day, advisory))
+
+
+def _forecast(told: Frame, date: str, entity_column: str, incidents: Sequence[Incident], rules: Rules) -> Seen:
     frame = prepared(history_of(told, np.datetime64(date), rules.history_days), entity_column)
     judged = judge(frame, _excluded(frame, incidents), rules.thresholds)
     rows = frame.where(WHOLE, ROWS, Metric.COUNT)
@@ -56,7 +70,7 @@ def look(told: Frame, date: str, entity_column: str, incidents: Sequence[Inciden
 
 
 def partition(dataset: str, date: str, version: int, seen: Seen | None, incidents: Sequence[Incident]) -> Partition:
-    """The verdict on a partition: FAIL while an incident is open on it here, or a cause further up hits it.
+    """The verdict on a partition: FAIL while an incident is open on it here, a cause further up hits it, or it breaks a rule.
 
     Args:
         seen: None if the partition is not judged.
@@ -64,14 +78,15 @@ def partition(dataset: str, date: str, version: int, seen: Seen | None, incident
     """
     hits = [incident for incident in incidents if incident.finding.date == date and incident.concerns(dataset)]
     measures = {} if seen is None else {"score": seen.score, "series": seen.series, "deviating": seen.deviating}
-    if hits:
-        reasons, ids = tuple(hit.summary for hit in hits), tuple(hit.incident_id for hit in hits)
+    broken_rules = () if seen is None else seen.broken
+    if hits or broken_rules:
+        reasons, ids = (*(hit.summary for hit in hits), *broken_rules), tuple(hit.incident_id for hit in hits)
         return Partition(dataset, date, version, Verdict.FAIL, reasons, ids, **measures)
     if seen is None:
         return Partition(dataset, date, version, Verdict.NOT_JUDGED, ("older than what is judged: history is learned from",))
     if seen.unknown:
         return Partition(dataset, date, version, Verdict.UNKNOWN, (f"cannot be told: {seen.unknown}",))
-    return Partition(dataset, date, version, Verdict.PASS, (), (), **measures)
+    return Partition(dataset, date, version, Verdict.PASS, seen.advice, (), **measures)
 
 
 def complete(date: str, now: float, settle_seconds: float) -> bool:

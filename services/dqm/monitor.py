@@ -28,6 +28,7 @@ from services.dqm.frame import Frame
 from services.dqm.incidents import Incident, reconcile
 from services.dqm.judging import Rules, Seen, complete, dates_due, look, partition
 from services.dqm.reporting import report
+from services.dqm.rules import rules_by_dataset
 from services.dqm.sources import LineageSource, Profiled, Statistics
 from services.dqm.store import MIGRATIONS, QualityStore
 from services.dqm.verdicts import Partition
@@ -38,10 +39,12 @@ _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _log = logger(__name__)
 
 
-def rules_of(policy: specs_pb2.QualityPolicySpec, history_days: int) -> Rules:
-    """The rules that a declared policy means."""
+def rules_of(
+    policy: specs_pb2.QualityPolicySpec, history_days: int, declared: Mapping[str, specs_pb2.QualityRuleSpec] | None = None
+) -> Rules:
+    """What a declared policy, and the quality rules by name, mean."""
     thresholds = Thresholds(policy.deviations, policy.min_change_percent, policy.min_history, policy.season)
-    return Rules(thresholds, policy.judged_days, policy.settle_seconds, history_days)
+    return Rules(thresholds, policy.judged_days, policy.settle_seconds, history_days, rules_by_dataset(declared or {}))
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Monitor:
         if self._judged is None:
             self._incidents, self._judged = await self._store.open_incidents(), dict(await self._store.judged())
         await self._refresh()
-        rules, now = rules_of(policy, self._config.history_days), self._clock.now()
+        rules, now = rules_of(policy, self._config.history_days, self._desired().quality_rules), self._clock.now()
         due = dates_due(self._partitions, now, rules)
         due += sorted({incident.finding.date for incident in self._incidents} - set(due))
         for date in sorted(due):
@@ -102,7 +105,8 @@ class Monitor:
 
     async def _refresh(self) -> None:
         """Asks which partitions there are, of datasets that have news."""
-        monitored = {name for name, resource in self._desired().datasets.items() if resource.dataset.monitored}
+        ruled = {rule.dataset for rule in self._desired().quality_rules.values()}
+        monitored = {name for name, resource in self._desired().datasets.items() if resource.dataset.monitored or name in ruled}
         told = {profiled.dataset: profiled for profiled in await self._statistics.datasets() if profiled.dataset in monitored}
         for name, profiled in told.items():
             if self._profiled.get(name) != profiled:
