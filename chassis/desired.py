@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -286,6 +286,27 @@ def _loaded(config: ServiceConfig) -> tuple[Desired, Mapping[Key, Refused]]:
         return Desired(()), {}
     received = Received.judged(resourcefiles.read([config.resources_dir]))
     return Desired(ordered(received.in_force)), received.refused
+
+
+@asynccontextmanager
+async def acting(feed: DesiredFeed, act: Callable[[Desired], None]) -> AsyncIterator[None]:
+    """Has `act` take in the desired state, now and at each change, as long as the context lasts. What it raises is logged."""
+
+    async def follow() -> None:
+        while True:
+            changed = asyncio.ensure_future(feed.changed())
+            try:
+                act(feed.current)
+            except Exception:
+                _log.exception("desired state could not be acted on", version=feed.current.version)
+            await changed
+
+    following = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 @asynccontextmanager

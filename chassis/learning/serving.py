@@ -25,6 +25,7 @@ from chassis.errors import ArterialError, Reason
 from chassis.lastgood import write_atomically
 from chassis.learning.artefact import Artefact, Artefacts
 from chassis.logs import logger
+from chassis.reporting import Standing
 from chassis.rpc.client import channel
 
 M = TypeVar("M")
@@ -180,9 +181,18 @@ class ServedModel(Generic[M]):
             desired = feed.current
             declared = desired.models.get(self.name)
             whole = await self.apply(declared.status.model if declared is not None else None)
+            feed.say(desired, "Model", self.name, self._standing(whole))
             if feed.current is desired:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(feed.changed(), None if whole else RETRY_SECONDS)
+
+    def _standing(self, whole: bool) -> Standing:
+        if not whole:
+            return Standing(False, "NotLoaded", f"what is to serve cannot be loaded; {self._answering()} answers")
+        return Standing(True, "Loaded", f"{self._answering()} answers")
+
+    def _answering(self) -> str:
+        return f"version {self.live.version}" if self.live is not None else "no version"
 
     async def report(self, address: str) -> None:
         """Asks the shadow what waits, and reports what came of it, until cancelled."""

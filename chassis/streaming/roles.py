@@ -8,9 +8,10 @@ from google.protobuf.message import Message
 from arterial.api.controlplane.v1 import specs_pb2
 from chassis import kafka, kv
 from chassis.config import StreamingConfig
-from chassis.desired import Desired, follow_desired
+from chassis.desired import Desired, DesiredFeed, acting, follow_desired
 from chassis.lineage.emitter import emitting
 from chassis.process import Context
+from chassis.reporting import Key, Standing
 from chassis.streaming.cells import CellEmission, CellOutput
 from chassis.streaming.combiner import Combiner, CombinerSetup
 from chassis.streaming.lineage import combiner_job, merger_job
@@ -30,12 +31,14 @@ async def combine_cells(
     sources: Sequence[CellSource],
     *,
     policy: Callable[[Desired], Message],
+    declared: Key,
     pipeline: specs_pb2.PipelineRole.ValueType,
 ) -> None:
     """Events of the sources to partials, until the process is stopped.
 
     The topics of the sources are the combiner's one fixed list: it changes only while all combiners are stopped. `policy` is asked anew for
-    every partial, so a change takes effect at a stated one; the pipeline of that role says how often partials are made.
+    every partial, so a change takes effect at a stated one; the pipeline of that role says how often partials are made. `declared` is the
+    policy's kind and name.
     """
     names = [source.topic for source in sources]
     async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
@@ -45,10 +48,25 @@ async def combine_cells(
         setup = CombinerSetup(form.service, [topics[name] for name in names], topics[form.partials_topic], feed.schemas)
         partials = PartialForm(form.partial, f"{form.service}-combine", "1", form.feature_set_version, config.cell.region)
         combiner = Combiner(setup, config.kafka, context, CellPartials(partials, lambda: policy(feed.current), sources))
-        declared = feed.current.pipeline(pipeline, names[0])
-        if declared is not None:
-            combiner.interval_seconds = declared.interval_ms / 1000
-        await combiner.run()
+        async with acting(feed, in_effect(feed, combiner, declared, (pipeline, names[0]))):
+            await combiner.run()
+
+
+def in_effect(
+    feed: DesiredFeed, combiner: Combiner, declared: Key, reads: tuple[specs_pb2.PipelineRole.ValueType, str]
+) -> Callable[[Desired], None]:
+    """Gives a combiner the interval of its pipeline (role, first topic), and says that the next partial is of this policy and pipeline."""
+
+    def act(desired: Desired) -> None:
+        role, topic = reads
+        now = Standing(True, "InEffect", "from the next partial on")
+        feed.say(desired, *declared, now)
+        for name, spec in desired.pipelines.items():
+            if spec.role == role and topic in spec.topics:
+                combiner.interval_seconds = spec.interval_ms / 1000
+                feed.say(desired, "Pipeline", name, now)
+
+    return act
 
 
 async def stream_cells(config: StreamingConfig, context: Context, form: CellOutput[V], state: type[State[Any, CellEmission]]) -> None:

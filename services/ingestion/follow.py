@@ -18,6 +18,7 @@ from services.ingestion.config import IngestionConfig
 from services.ingestion.curated import Curated
 from services.ingestion.deadletters import DEAD_LETTERS, DeadLetters
 from services.ingestion.live import Live
+from services.ingestion.standing import say_followed
 
 # How often dead letters are looked for: people read them, so seconds do not matter.
 DEAD_LETTER_INTERVAL_MS = 2000
@@ -103,6 +104,7 @@ class Followers:
         failures: dict[str, Failures] = defaultdict(Failures)
         while not self._context.stopping.is_set():
             more, pause_ms = False, interval_ms
+            desired, stepped = self._feed.current, set()
             for name in sorted(self._feed.current.topics):
                 pipeline = self._feed.current.pipeline(role, name)
                 if pipeline is None or pipeline.paused or self._context.stopping.is_set():
@@ -113,8 +115,9 @@ class Followers:
                 try:
                     more |= await step(name)
                     failures.pop(name)
-                except Exception:
-                    retry_seconds = failures[name].note(self._context.clock.now())
+                    stepped.add(name)
+                except Exception as error:
+                    retry_seconds = failures[name].note(self._context.clock.now(), error)
                     _log.exception(
                         "follower failed, beginning again at its own progress",
                         topic=name,
@@ -122,6 +125,8 @@ class Followers:
                         retry_seconds=retry_seconds,
                     )
                     forget(name)
+            failed = {name: failure.why for name, failure in failures.items() if failure.count}
+            say_followed(self._feed, desired, role, frozenset(stepped), failed)
             if not more:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._context.stopping.wait(), (pause_ms or DEFAULT_INTERVAL_MS) / 1000)
@@ -133,9 +138,10 @@ class Failures:
 
     count: int = 0
     retry_at: float = 0.0
+    why: str = ""
 
-    def note(self, now: float) -> float:
+    def note(self, now: float, error: Exception) -> float:
         """Notes a failure; the seconds until the next try."""
         seconds = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2.0**self.count)
-        self.count, self.retry_at = self.count + 1, now + seconds
+        self.count, self.retry_at, self.why = self.count + 1, now + seconds, f"{type(error).__name__}: {error}"
         return seconds

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -23,11 +23,14 @@ from services.ingestion.config import IngestionConfig
 from services.ingestion.continuity import Continuity
 from services.ingestion.raw import RawTable
 from services.ingestion.rows import Records, raw_job
+from services.ingestion.standing import say_raw
 
 GROUP = "ingestion-raw"
 # One fetch's worth of records at most, so that signals and rebalances are heard between fetches.
 MAX_POLL_RECORDS = 50_000
 POLL_MS = 100
+# A table that could not be opened is tried again: a store may come back.
+RETRY_SECONDS = 15.0
 DEFAULT_PIPELINE = specs_pb2.PipelineSpec(interval_ms=1000, max_batch_rows=250_000)
 _log = logger(__name__)
 
@@ -67,6 +70,9 @@ class RawStream:
         self._tables: dict[str, RawTable] = {}
         self._buffers: dict[str, dict[TopicPartition, list[ConsumerRecord]]] = defaultdict(dict)
         self._since: dict[str, float] = {}
+        # Why the table of a topic could not be opened as declared, and when that is tried again.
+        self._failed: dict[str, str] = {}
+        self._retry_at = 0.0
         # Per partition: progress in the table, and the offset up to which records were taken into a buffer.
         self._progress: dict[TopicPartition, int | None] = {}
         self._taken: dict[TopicPartition, int] = {}
@@ -82,10 +88,11 @@ class RawStream:
         desired: Desired | None = None
         try:
             while not self._context.stopping.is_set():
-                if desired is not self._feed.current:
+                if desired is not self._feed.current or (self._failed and time.monotonic() > self._retry_at):
                     desired = self._feed.current
                     await self._subscribe(desired)
                 await self._take_over()
+                say_raw(self._feed, desired, Counter(partition.topic for partition in self._progress), self._failed)
                 await self._fetch()
                 for name in self._due():
                     await self._commit(name)
@@ -98,13 +105,24 @@ class RawStream:
         for name, topic in topics.items():
             known = self._tables.get(name)
             if known is None or known.topic != topic:
-                self._tables[name] = await asyncio.to_thread(RawTable, self._config.cell, self._config.lake, topic, self._feed.schemas)
-                self._lineage.emit(raw_job(f"kafka/{name}", name, self._feed.schemas.of(topic.message)))
+                await self._open(name, topic)
+        topics = {name: topic for name, topic in topics.items() if name in self._tables}
         if topics.keys() != (self._consumer.subscription() or set()):
             self._consumer.subscribe(list(topics), listener=self._assignment)
         paused = {name for name in topics if self._pipeline(name).paused}
         for partition in self._consumer.assignment():
             (self._consumer.pause if partition.topic in paused else self._consumer.resume)(partition)
+
+    async def _open(self, name: str, topic: Topic) -> None:
+        """Opens a topic's table. One that cannot be opened keeps none of the others from being read; it is tried again."""
+        self._retry_at = time.monotonic() + RETRY_SECONDS
+        try:
+            self._tables[name] = await asyncio.to_thread(RawTable, self._config.cell, self._config.lake, topic, self._feed.schemas)
+            self._lineage.emit(raw_job(f"kafka/{name}", name, self._feed.schemas.of(topic.message)))
+            self._failed.pop(name, None)
+        except Exception as error:
+            _log.exception("table cannot be opened", topic=name)
+            self._failed[name] = f"{type(error).__name__}: {error}"
 
     def _pipeline(self, topic: str) -> specs_pb2.PipelineSpec:
         return self._feed.current.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic) or DEFAULT_PIPELINE

@@ -5,14 +5,16 @@ from chassis.process import Context
 from chassis.streaming.roles import combine_cells, stream_cells
 from services.pricing.config import PricingConfig
 from services.pricing.features import SOURCES
-from services.pricing.policy import surge_policy
+from services.pricing.policy import POLICY, surge_policy
 from services.pricing.state import SurgeState
 from services.pricing.store import OUTPUT
 
 
 async def combine(config: PricingConfig, context: Context) -> None:
     """Role `combine`."""
-    await combine_cells(config, context, OUTPUT, SOURCES, policy=surge_policy, pipeline=specs_pb2.PIPELINE_ROLE_SURGE)
+    await combine_cells(
+        config, context, OUTPUT, SOURCES, policy=surge_policy, declared=("PricingPolicy", POLICY), pipeline=specs_pb2.PIPELINE_ROLE_SURGE
+    )
 
 
 async def stream(config: PricingConfig, context: Context) -> None:

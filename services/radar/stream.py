@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.radar.v1alpha1.radar_partial_pb2 import RadarPartial
 from chassis import kafka, kv, sql
-from chassis.desired import DesiredFeed, follow_desired
+from chassis.desired import DesiredFeed, acting, follow_desired
 from chassis.errors import ArterialError
 from chassis.learning.serving import serving
 from chassis.lineage import emitting
@@ -23,13 +23,14 @@ from chassis.streaming.agent import AgentProcess
 from chassis.streaming.combiner import Combiner, CombinerSetup
 from chassis.streaming.merger import LogMerger, MergerSetup, dead_topic
 from chassis.streaming.partials import framed
+from chassis.streaming.roles import in_effect
 from chassis.topics import Topic
 from services.radar.assessing import PARTIALS, Assessor, standing_of
 from services.radar.config import RadarConfig
 from services.radar.features import FEATURES
 from services.radar.lineage import combine_job, stream_job
 from services.radar.partials import RiskPartials
-from services.radar.policy import risk_policy
+from services.radar.policy import POLICY, risk_policy
 from services.radar.scoring import MODEL, POSSIBLE, ModelScorer, build
 from services.radar.state import Emission, RiskState
 from services.radar.store import KEEP_DAYS, DecisionStore, Made
@@ -106,10 +107,8 @@ async def combine(config: RadarConfig, context: Context) -> None:
         setup = CombinerSetup("radar", [topics[name] for name in SOURCES], topics[PARTIALS], feed.schemas)
         features = RiskPartials(lambda: risk_policy(feed.current), config.cell.region)
         combiner = Combiner(setup, config.kafka, context, features)
-        pipeline = feed.current.pipeline(specs_pb2.PIPELINE_ROLE_RISK, SOURCES[0])
-        if pipeline is not None:
-            combiner.interval_seconds = pipeline.interval_ms / 1000
-        await combiner.run()
+        async with acting(feed, in_effect(feed, combiner, ("RiskPolicy", POLICY), (specs_pb2.PIPELINE_ROLE_RISK, SOURCES[0]))):
+            await combiner.run()
 
 
 async def stream(config: RadarConfig, context: Context) -> None:

@@ -1,5 +1,6 @@
 """What the data plane does with desired state: reports on it, outlives the control plane, keeps what is good from what is not."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from chassis.lastgood import FILE, FORMER, LastGood
 from chassis.reporting import Standing
 from chassis.testing import eventually
 from chassis.understanding import Received
+from cli.wait import until_ready
 from tests.controlplane.conftest import SEED, ControlPlane
 from tests.controlplane.stubs import Stubs, stubs
 
@@ -196,3 +198,29 @@ async def test_changes_are_refused_while_the_control_plane_is_away(plane: Contro
             await declare(to, cell("c1"))
         await plane.start()
     assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
+async def test_waiting_ends_when_the_new_generation_is_ready_everywhere(plane: ControlPlane, tmp_path: Path) -> None:
+    """A resource that nobody reported on is not ready; a report of the former generation does not count; reasons are shown once each."""
+    shown: list[list[str]] = []
+
+    async with stubs(plane) as to, following(process(tmp_path, plane)) as feed:
+
+        async def acting() -> None:
+            feed.say(feed.current, "Pipeline", "raw", READY)
+            changed = await feed.changed()
+            feed.say(changed, "Pipeline", "raw", Standing(False, "StepFailed", "on its way"))
+            await asyncio.sleep(3)
+            feed.say(changed, "Pipeline", "raw", READY)
+
+        resource, wrong = await until_ready(to.control, "Pipeline", "raw", 0, lambda lines: None)
+        assert wrong == ["no process has reported"]
+        task = asyncio.create_task(acting())
+        await until_ready(to.control, "Pipeline", "raw", 20, lambda lines: None)
+        resource.pipeline.interval_ms = 4321
+        resource.ClearField("status")
+        await to.control.Apply(pb.ApplyRequest(resources=[resource]))
+        resource, wrong = await until_ready(to.control, "Pipeline", "raw", 20, lambda lines: shown.append(list(lines)))
+        await task
+    assert (wrong, resource.status.observed_generation) == ([], 2)
+    assert shown[0] == ["eu/test is at generation 1 of 2"] and ["eu/test: StepFailed on its way"] in shown

@@ -1,0 +1,58 @@
+"""What ingestion says of the topics and pipelines that it runs."""
+
+from collections.abc import Mapping
+
+from arterial.api.controlplane.v1 import specs_pb2
+from chassis.desired import Desired, DesiredFeed
+from chassis.reporting import Standing
+
+
+def say_raw(feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int], failed: Mapping[str, str]) -> None:
+    """A topic is ready where its table is there and this worker reads partitions of it; of others it says nothing, another may read them.
+
+    Args:
+        feed: of this process.
+        desired: what the worker acted on.
+        positioned: how many partitions it reads, by topic.
+        failed: why a topic's table could not be opened, by topic.
+    """
+    for name, pipeline in desired.pipelines.items():
+        if pipeline.role != specs_pb2.PIPELINE_ROLE_RAW:
+            continue
+        for topic in pipeline.topics:
+            if topic in failed:
+                feed.say(desired, "Topic", topic, Standing(False, "TableFailed", failed[topic]))
+            elif positioned.get(topic):
+                feed.say(desired, "Topic", topic, Standing(True, "Read", f"{positioned[topic]} partitions go to the raw table"))
+        broken = sorted(set(pipeline.topics) & failed.keys())
+        if broken:
+            feed.say(desired, "Pipeline", name, Standing(False, "TableFailed", f"topics {', '.join(broken)}"))
+        elif all(positioned.get(topic) for topic in pipeline.topics):
+            feed.say(desired, "Pipeline", name, _running(pipeline))
+
+
+def say_followed(
+    feed: DesiredFeed, desired: Desired, role: specs_pb2.PipelineRole.ValueType, followed: frozenset[str], failed: Mapping[str, str]
+) -> None:
+    """A pipeline that follows raw is ready where the last step of all of its topics went well.
+
+    Args:
+        feed: of this process.
+        desired: what the follower acted on.
+        role: of the pipelines.
+        followed: topics that were stepped, or are paused.
+        failed: why the last step failed, by topic.
+    """
+    for name, pipeline in desired.pipelines.items():
+        if pipeline.role != role:
+            continue
+        broken = {topic: failed[topic] for topic in pipeline.topics if topic in failed}
+        if broken:
+            message = "; ".join(f"{topic}: {why}" for topic, why in sorted(broken.items()))
+            feed.say(desired, "Pipeline", name, Standing(False, "StepFailed", message))
+        elif pipeline.paused or followed.issuperset(topic for topic in pipeline.topics if topic in desired.topics):
+            feed.say(desired, "Pipeline", name, _running(pipeline))
+
+
+def _running(pipeline: specs_pb2.PipelineSpec) -> Standing:
+    return Standing(True, "Paused", "as declared") if pipeline.paused else Standing(True, "Running")
