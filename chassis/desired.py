@@ -186,6 +186,9 @@ class DesiredFeed:
         except ArterialError as error:
             _log.info("schema not found", schema_id=schema_id, error=str(error))
             return False
+        if not reply.registered.schema.file_descriptor_set:
+            _log.info("schema is not Protobuf", schema_id=schema_id)
+            return False
         encoded = reply.registered.SerializeToString()
         write_atomically(self._folder / "schemas" / f"{schema_id}.pb", encoded)
         self._add_schema(encoded)

@@ -39,6 +39,7 @@ class Places:
             "radar": self.address("radar-serve"),
             "eta": self.address("eta-serve"),
             "controlplane": self.address("controlplane-serve"),
+            "registry": f"http://{self.address('registry')}",
             "dss": self.address("dss-serve"),
             "dqm": self.address("dqm-serve"),
             "lineage": self.address("lineage-serve"),
@@ -153,7 +154,8 @@ def _controlplane(places: Places) -> dict[str, Any]:
     settings = _common(places, "controlplane-serve")
     settings["control_plane"] = None
     url = f"postgresql+asyncpg://controlplane@{places.address('postgres')}/controlplane"
-    return settings | {"sql": {"url": url}, "rpc": {"port": places.ports["controlplane-serve"]}}
+    ports = {"rpc": {"port": places.ports["controlplane-serve"]}, "registry": {"port": places.ports["registry"]}}
+    return settings | {"sql": {"url": url}, **ports}
 
 
 def _lineage(places: Places) -> dict[str, Any]:
@@ -186,5 +188,7 @@ SERVICES = (
     Service("dqm-serve", "services.dqm", "serve", _dqm("dqm-serve"), port=True),
 )
 ENGINES = ("kafka", "redis", "postgres", "clickhouse")
+# Further ports of services.
+PORTS = ("registry",)
 # One database and role per service.
 DATABASES = ("controlplane", "dqm", "lineage", "radar")

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from deploy.local import clickhouse, kafka, postgres, redis
 from deploy.local.child import LOOPBACK, Child, StartError, free_port
 from deploy.local.memory import Peaks
-from deploy.local.services import DATABASES, ENGINES, SERVICES, Places, Service
+from deploy.local.services import DATABASES, ENGINES, PORTS, SERVICES, Places, Service
 
 STATE_FILE = "stack.json"
 WATCH_SECONDS = 0.2
@@ -57,7 +57,7 @@ class Stack:
         self._restarts: dict[str, _Restarts] = {}
         self.peaks = Peaks()
         self._sampled = 0.0
-        names = [*ENGINES, *(service.name for service in SERVICES if service.port)]
+        names = [*ENGINES, *PORTS, *(service.name for service in SERVICES if service.port)]
         self.places = Places({name: free_port() for name in names}, self.data_dir, otlp_endpoint)
         self._failed: asyncio.Future[str] | None = None
         self._watching: asyncio.Task[None] | None = None

@@ -27,17 +27,21 @@ from services.controlplane.change_feed import ChangeFeed
 from services.controlplane.config import ControlPlaneConfig
 from services.controlplane.dependents import Dependents
 from services.controlplane.election import Election
-from services.controlplane.handler import ControlPlaneHandler, SchemaRegistryHandler
+from services.controlplane.handler import ControlPlaneHandler
 from services.controlplane.job_handler import JobHandler
 from services.controlplane.model_handler import ModelHandler
 from services.controlplane.model_store import ModelStore
 from services.controlplane.partition_handler import PartitionHandler
 from services.controlplane.partition_store import PartitionStore
 from services.controlplane.partition_watching import PartitionWatching
+from services.controlplane.registry import rest
+from services.controlplane.registry.catalogue import Catalogue
+from services.controlplane.registry.configuration import Configuration
+from services.controlplane.registry.handler import SchemaRegistryHandler
+from services.controlplane.registry.registry import SchemaRegistry
 from services.controlplane.run_store import RunStore
 from services.controlplane.schedule_store import ScheduleStore
 from services.controlplane.scheduling import Scheduler
-from services.controlplane.schemas import SchemaRegistry
 from services.controlplane.status_store import StatusStore
 from services.controlplane.store import ResourceStore
 from services.controlplane.watching import Watching
@@ -52,7 +56,8 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     engine = sql.engine(config.sql)
     await sql.migrate(engine, MIGRATIONS)
     store, models, runs, partitions = ResourceStore(engine), ModelStore(engine), RunStore(engine), PartitionStore(engine)
-    changes = ChangeFeed(engine)
+    registry, changes = SchemaRegistry(engine, store), ChangeFeed(engine)
+    await registry.prepare()
     applying = Applying(store, models, Dependents(config.lineage))
     if config.resources_dir is not None and await store.version() == 0:
         await applying.apply(pb.ApplyRequest(resources=resourcefiles.read([config.resources_dir]), message="seed"), SEED_ACTOR)
@@ -71,19 +76,29 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
         )
         background = [asyncio.create_task(loop) for loop in loops]
         try:
-            await serve_rpc(config.rpc, _register(engine, store, applying, watching, marking), context)
+            async with rest.serving(config.registry, registry):
+                await serve_rpc(config.rpc, _register(engine, store, applying, watching, marking, registry=registry), context)
         finally:
             await asyncio.gather(*background)
             await engine.dispose()
 
 
-def _register(engine: AsyncEngine, store: ResourceStore, applying: Applying, watching: Watching, marking: PartitionWatching) -> Register:
+def _register(
+    engine: AsyncEngine,
+    store: ResourceStore,
+    applying: Applying,
+    watching: Watching,
+    marking: PartitionWatching,
+    *,
+    registry: SchemaRegistry,
+) -> Register:
     def register(server: grpc.aio.Server) -> list[str]:
-        models, registry, jobs = ModelStore(engine), SchemaRegistry(engine, store), JobHandler(RunStore(engine), store)
+        models, jobs = ModelStore(engine), JobHandler(RunStore(engine), store)
+        schemas = SchemaRegistryHandler(registry, Catalogue(registry), Configuration(engine))
         control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(
             ControlPlaneHandler(store, StatusStore(engine), applying, watching), server
         )
-        schema_registry_service_pb2_grpc.add_SchemaRegistryServiceServicer_to_server(SchemaRegistryHandler(registry), server)
+        schema_registry_service_pb2_grpc.add_SchemaRegistryServiceServicer_to_server(schemas, server)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         partitions = PartitionHandler(PartitionStore(engine), marking)
         partition_service_pb2_grpc.add_PartitionServiceServicer_to_server(partitions, server)

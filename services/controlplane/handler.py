@@ -9,14 +9,11 @@ import grpc
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import (
     control_plane_service_pb2_grpc,
-    schema_registry_service_pb2,
-    schema_registry_service_pb2_grpc,
 )
 from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason
 from chassis.paging import next_token, page_bounds
 from services.controlplane.applying import Applying
-from services.controlplane.schemas import SchemaRegistry
 from services.controlplane.status_store import StatusStore
 from services.controlplane.statuses import Reporter
 from services.controlplane.store import ResourceStore
@@ -113,30 +110,3 @@ def actor_of(context: ServicerContext) -> str:
     """Who calls, as the caller says."""
     value = dict(context.invocation_metadata() or ()).get(ACTOR, "")
     return value if isinstance(value, str) else value.decode(errors="replace")
-
-
-class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServiceServicer):
-    """Serves SchemaRegistryService."""
-
-    def __init__(self, registry: SchemaRegistry) -> None:
-        self._registry = registry
-
-    async def RegisterSchema(
-        self, request: schema_registry_service_pb2.RegisterSchemaRequest, context: ServicerContext
-    ) -> schema_registry_service_pb2.RegisterSchemaResponse:
-        """A version of a subject."""
-        done = await self._registry.register(request.subject, request.schema)
-        return schema_registry_service_pb2.RegisterSchemaResponse(schema_id=done.schema_id, version=done.version)
-
-    async def GetSchema(
-        self, request: schema_registry_service_pb2.GetSchemaRequest, context: ServicerContext
-    ) -> schema_registry_service_pb2.GetSchemaResponse:
-        """A schema by id."""
-        return schema_registry_service_pb2.GetSchemaResponse(registered=await self._registry.get(request.schema_id))
-
-    async def CheckSchema(
-        self, request: schema_registry_service_pb2.CheckSchemaRequest, context: ServicerContext
-    ) -> schema_registry_service_pb2.CheckSchemaResponse:
-        """Whether it could be registered."""
-        broken = await self._registry.check(request.subject, request.schema)
-        return schema_registry_service_pb2.CheckSchemaResponse(compatible=not broken, violations=broken)

@@ -13,7 +13,7 @@ from chassis.config import RpcConfig, SqlConfig
 from deploy.local import postgres
 from deploy.local.child import free_port
 from services.controlplane.__main__ import serve
-from services.controlplane.config import ControlPlaneConfig
+from services.controlplane.config import ControlPlaneConfig, RegistryConfig
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources"
 
@@ -49,6 +49,7 @@ async def _running(database_url: str, folder: Path) -> AsyncIterator[ControlPlan
         resources_dir=SEED,
         sql=SqlConfig(url=database_url),
         rpc=RpcConfig(port=free_port(), drain_seconds=1),
+        registry=RegistryConfig(port=free_port()),
     )
     running = ControlPlane(config)
     await running.start()

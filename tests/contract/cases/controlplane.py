@@ -106,6 +106,27 @@ CASES = {
         schema_registry_service_pb2.CheckSchemaRequest(subject="contract-value"),
         "schema",
     ),
+    "SchemaRegistryService/GetSchemaVersion": Case(
+        schema_registry_service_pb2.GetSchemaVersionRequest(subject="trip_events_v2-value"),
+        schema_registry_service_pb2.GetSchemaVersionRequest(subject="trip_events_v2-value", version=-1),
+        "version",
+    ),
+    "SchemaRegistryService/ListSubjects": Case(
+        schema_registry_service_pb2.ListSubjectsRequest(),
+        schema_registry_service_pb2.ListSubjectsRequest(page=BAD_PAGE),
+        "page.page_size",
+    ),
+    "SchemaRegistryService/DeleteSubject": Case(
+        schema_registry_service_pb2.DeleteSubjectRequest(subject="contract-absent-value"),
+        schema_registry_service_pb2.DeleteSubjectRequest(),
+        "subject",
+        frozenset({Reason.NOT_FOUND}),
+    ),
+    "SchemaRegistryService/ConfigureSubject": Case(
+        schema_registry_service_pb2.ConfigureSubjectRequest(subject="contract-value", compatibility=specs_pb2.SCHEMA_COMPATIBILITY_FULL),
+        schema_registry_service_pb2.ConfigureSubjectRequest(subject="x" * 300),
+        "subject",
+    ),
     "JobService/CreateRun": Case(
         contract_run(),
         jobs.CreateRunRequest(kind="contract", subject="contract/table", cell="contract", partition_date="today"),

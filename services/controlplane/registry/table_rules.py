@@ -1,0 +1,57 @@
+"""Stricter rules for the schemas of declared topics: their raw, curated and live tables are made from them.
+
+A field that was there stays, with its name (it is a column), number, type and label, unless its number is reserved; fields do not move
+between oneofs; enum values that were there stay. Adding fields, values and messages is compatible.
+"""
+
+from collections.abc import Iterable
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+
+from services.controlplane.registry.definition import SchemaViolation
+from services.controlplane.registry.protobuf import Enum, Field, Message, ProtoSchema
+
+
+def violations(old: ProtoSchema, new: ProtoSchema) -> list[SchemaViolation]:
+    """Every rule that the change from `old` to `new` breaks, with paths of columns: "fare.amount_minor"."""
+    if not old.messages or not new.messages:
+        return []
+    return _message(old, new, (old.message, new.message), "", frozenset())
+
+
+def _message(old: ProtoSchema, new: ProtoSchema, names: tuple[str, str], path: str, seen: frozenset[str]) -> list[SchemaViolation]:
+    before, after = old.types[names[0]], new.types[names[1]]
+    if not isinstance(before, Message) or not isinstance(after, Message) or names[0] in seen:
+        return []
+    found: list[SchemaViolation] = []
+    for number, field in before.fields.items():
+        where = f"{path}.{field.name}" if path else field.name
+        now = after.fields.get(number)
+        if now is None:
+            if not any(start <= number < end for start, end in after.reserved):
+                found.append(SchemaViolation(where, "field_removed", f"field {number} was removed without reserving its number"))
+            continue
+        found += _field(where, field, now)
+        if field.type_name and now.type_name:
+            found += _enum(where, old.types[field.type_name], new.types[now.type_name])
+            found += _message(old, new, (field.type_name, now.type_name), where, seen | {names[0]})
+    return found
+
+
+def _field(where: str, old: Field, new: Field) -> Iterable[SchemaViolation]:
+    if old.name != new.name:
+        yield SchemaViolation(where, "field_renamed", f"field {old.number} was {old.name} and is {new.name}: it is the name of a column")
+    if old.type != new.type:
+        yield SchemaViolation(where, "field_type_changed", f"the type of field {old.number} changed")
+    strict = (FieldDescriptorProto.LABEL_REPEATED, FieldDescriptorProto.LABEL_REQUIRED)
+    if old.label != new.label and (old.label in strict or new.label in strict):
+        yield SchemaViolation(where, "field_label_changed", f"field {old.number} changed between singular, repeated and required")
+    if old.oneof != new.oneof:
+        yield SchemaViolation(where, "field_moved_oneof", f"field {old.number} moved from oneof {old.oneof!r} to {new.oneof!r}")
+
+
+def _enum(where: str, old: Message | Enum, new: Message | Enum) -> Iterable[SchemaViolation]:
+    if isinstance(old, Enum) and isinstance(new, Enum):
+        for number, name in old.values.items():
+            if number not in new.values:
+                yield SchemaViolation(f"{where}.{name}", "enum_value_removed", f"value {number} was removed")
