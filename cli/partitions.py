@@ -1,7 +1,6 @@
 """`arterial partitions`: what the gate says of the partitions of datasets, and overriding it."""
 
 import argparse
-import getpass
 from typing import Any
 
 from google.protobuf import json_format
@@ -11,6 +10,7 @@ from arterial.api.controlplane.v1alpha1 import partition_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason
 from cli.connect import show, table, to_service
+from cli.resources import actor
 
 STATES = ("PENDING", "RUNNING", "READY", "FAILED", "BLOCKED", "UNKNOWN")
 PAGE = 1000
@@ -76,13 +76,12 @@ async def _show(arguments: argparse.Namespace, stub: Any, dataset: str, day: str
 async def _override(arguments: argparse.Namespace, stub: Any, dataset: str, day: str) -> None:
     if not arguments.reason or bool(arguments.state) == arguments.withdraw:
         raise ArterialError(Reason.INVALID_REQUEST, "override needs --reason, and either --state or --withdraw")
-    actor = (("arterial-actor", getpass.getuser()),)
     where = {"cell": arguments.cell, "dataset": dataset, "partition_date": day, "reason": arguments.reason}
     if arguments.withdraw:
-        reply = await stub.WithdrawOverride(pb.WithdrawOverrideRequest(**where), metadata=actor)
+        reply = await stub.WithdrawOverride(pb.WithdrawOverrideRequest(**where), metadata=actor())
     else:
         state = pb.PartitionState.Value(f"PARTITION_STATE_{arguments.state}")
-        reply = await stub.OverridePartition(pb.OverridePartitionRequest(state=state, **where), metadata=actor)
+        reply = await stub.OverridePartition(pb.OverridePartitionRequest(state=state, **where), metadata=actor())
     show(arguments, json_format.MessageToDict(reply.partition), _lines(reply.partition))
 
 

@@ -17,7 +17,7 @@ from services.controlplane.rows import add
 from services.controlplane.runs import Input, Run
 from services.controlplane.schedules import Decision, Tick
 from services.controlplane.store import RESOURCES
-from services.controlplane.tables import DATABASE_TIME, PARTITIONS, RUNS, SCHEDULE_POSITIONS
+from services.controlplane.tables import DATABASE_TIME, PARTITION_CELLS, PARTITIONS, RUNS, SCHEDULE_POSITIONS
 
 # More schedules than these are looked at in several queries.
 BATCH = 1000
@@ -51,6 +51,11 @@ class ScheduleStore:
                 if len(rows) < BATCH:
                     return [resource for resource in found if not resource.schedule.paused]
                 last = rows[-1].name
+
+    async def revisions(self) -> dict[str, int]:
+        """The last change of the partitions of every cell."""
+        async with self._engine.connect() as connection:
+            return {row.cell: row.revision for row in (await connection.execute(sa.select(PARTITION_CELLS))).all()}
 
     async def forget(self) -> None:
         """Drops what is known of schedules that are no longer declared; their runs stay, and keep their ticks from coming again."""

@@ -31,6 +31,8 @@ class Scheduler:
         self._declared: list[resource_pb2.Resource] = []
         # Until when a schedule of the clock need not be looked at, as long as nothing is changed.
         self._resting: dict[str, datetime] = {}
+        # Last revision of its cell's partitions that a schedule of data was looked at with.
+        self._looked: dict[str, int] = {}
 
     async def run(self, context: Context) -> None:
         """Until the process stops."""
@@ -48,28 +50,35 @@ class Scheduler:
         """Looks at every schedule once; True if there is more to make at once. One that fails does not hold up the others."""
         version = await self._resources.version()
         if version != self._seen:
-            self._declared, self._resting = await self._store.declared(), {}
+            self._declared, self._resting, self._looked = await self._store.declared(), {}, {}
             await self._store.forget()
             self._seen = version
         await self._store.make_place()
-        more = False
+        more, revisions = False, await self._store.revisions()
         for resource in self._declared:
-            if not self._rests(resource):
+            revision = revisions.get(resource.schedule.cell, 0)
+            if not self._rests(resource, revision):
                 try:
-                    more |= await self._make(resource)
+                    more |= await self._make(resource, revision)
                 except (ValueError, ArithmeticError) as error:
                     _log.error("schedule cannot be kept", schedule=resource.metadata.name, error=repr(error))
         return more
 
-    def _rests(self, resource: resource_pb2.Resource) -> bool:
+    def _rests(self, resource: resource_pb2.Resource, revision: int) -> bool:
+        if resource.schedule.WhichOneof("trigger") == "data":
+            return self._looked.get(resource.metadata.name) == revision
         return datetime.now(UTC) < self._resting.get(resource.metadata.name, datetime.min.replace(tzinfo=UTC))
 
-    async def _make(self, resource: resource_pb2.Resource) -> bool:
+    async def _make(self, resource: resource_pb2.Resource, revision: int) -> bool:
         made = await self._store.make(resource)
         if made.runs:
             _log.info("scheduled", schedule=resource.metadata.name, runs=[run.run_id for run in made.runs])
-        if resource.schedule.WhichOneof("trigger") == "cron" and not made.more:
+        if made.more:
+            return True
+        if resource.schedule.WhichOneof("trigger") == "data":
+            self._looked[resource.metadata.name] = revision
+        else:
             coming = await asyncio.to_thread(schedules.next_moment, resource.schedule, made.at)
             ahead = LONGEST_REST if coming is None else coming - made.at
             self._resting[resource.metadata.name] = datetime.now(UTC) + min(ahead, LONGEST_REST)
-        return made.more
+        return False
