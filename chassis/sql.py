@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -25,11 +26,22 @@ async def migrate(database: AsyncEngine, scripts: Path) -> None:
     """Brings the database to the newest revision of the scripts (a folder with env.py and versions/)."""
     async with database.begin() as connection:
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-        await connection.run_sync(_upgrade, scripts)
+        await connection.run_sync(upgrade, scripts)
 
 
-def _upgrade(connection: Connection, scripts: Path) -> None:
+def upgrade(connection: Connection, scripts: Path, revision: str = "head") -> None:
+    """Brings the database to a revision, within the transaction of the connection."""
+    config = _config(scripts)
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def revisions(scripts: Path) -> list[str]:
+    """All revisions of the scripts, the first one first."""
+    return [script.revision for script in ScriptDirectory.from_config(_config(scripts)).walk_revisions()][::-1]
+
+
+def _config(scripts: Path) -> Config:
     config = Config()
     config.set_main_option("script_location", str(scripts))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config

@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc, schema_registry_service_pb2, schema_registry_service_pb2_grpc
 from arterial.api.controlplane.v1alpha1 import (
+    backup_service_pb2,
+    backup_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
     model_service_pb2,
@@ -23,6 +25,8 @@ from chassis.rpc.server import Register
 from chassis.rpc.server import serve as serve_rpc
 from services.controlplane import reconciling, telling
 from services.controlplane.applying import Applying
+from services.controlplane.backup_handler import BackupHandler
+from services.controlplane.backup_store import BackupStore
 from services.controlplane.change_feed import ChangeFeed
 from services.controlplane.config import ControlPlaneConfig
 from services.controlplane.dependents import Dependents
@@ -103,7 +107,8 @@ def _register(
         partitions = PartitionHandler(PartitionStore(engine), marking)
         partition_service_pb2_grpc.add_PartitionServiceServicer_to_server(partitions, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelHandler(models), server)
-        files = (pb, schema_registry_service_pb2, job_service_pb2, partition_service_pb2, model_service_pb2)
+        backup_service_pb2_grpc.add_BackupServiceServicer_to_server(BackupHandler(BackupStore(engine, MIGRATIONS)), server)
+        files = (pb, schema_registry_service_pb2, job_service_pb2, partition_service_pb2, model_service_pb2, backup_service_pb2)
         return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 
     return register

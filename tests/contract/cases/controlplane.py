@@ -4,6 +4,7 @@ from google.protobuf import descriptor_pb2
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2, schema_registry_service_pb2, specs_pb2
+from arterial.api.controlplane.v1alpha1 import backup_service_pb2 as backups
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import model_service_pb2 as models
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as partitions
@@ -126,6 +127,10 @@ CASES = {
         schema_registry_service_pb2.ConfigureSubjectRequest(subject="contract-value", compatibility=specs_pb2.SCHEMA_COMPATIBILITY_FULL),
         schema_registry_service_pb2.ConfigureSubjectRequest(subject="x" * 300),
         "subject",
+    ),
+    "BackupService/Backup": Case(backups.BackupRequest(), backups.BackupRequest(compression_level=10), "compression_level"),
+    "BackupService/Restore": Case(
+        backups.RestoreRequest(data=b"not a backup"), backups.RestoreRequest(), "data", frozenset({Reason.INVALID_REQUEST})
     ),
     "JobService/CreateRun": Case(
         contract_run(),
