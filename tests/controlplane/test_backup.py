@@ -167,8 +167,8 @@ async def test_a_backup_of_an_earlier_version_is_migrated(postgres_port: int, tm
     await BackupStore(engine, MIGRATIONS).back_up(write)
     await engine.dispose()
     async with empty_plane(postgres_port, f"{name}_now", tmp_path / "control") as restored, stubs(restored) as new:
-        async with channel(restored.address) as connection:
-            stub: Any = backup_service_pb2_grpc.BackupServiceStub(connection)
+        async with channel(restored.address) as to:
+            stub: Any = backup_service_pb2_grpc.BackupServiceStub(to)
             reply = await stub.Restore(pieces(file.getvalue()))
         assert (reply.revision, reply.rows["partitions"]) == ("0002", 1)
         request = partitions.GetPartitionRequest(cell="local", dataset=TRIPS, partition_date=DAY)
