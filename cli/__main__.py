@@ -7,7 +7,24 @@ import sys
 from pathlib import Path
 
 from chassis.errors import ArterialError
-from cli import audit, backfill, backup, demo, inspecting, lineage, models, partitions, replay, resources, runs, schemas, stack, wait
+from cli import (
+    audit,
+    backfill,
+    backup,
+    demo,
+    inspecting,
+    lineage,
+    models,
+    partitions,
+    publish,
+    replay,
+    resources,
+    runs,
+    scaffold,
+    schemas,
+    stack,
+    wait,
+)
 from deploy.local.child import StartError
 
 
@@ -17,7 +34,24 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--data-dir", type=Path, default=Path(".arterial"), help="data folder of the embedded stack (default .arterial)")
     words.add_argument("--output", choices=("text", "json"), default="text", help="text for people, json for programs")
     commands = words.add_subparsers(dest="command", required=True)
-    for module in (stack, resources, inspecting, wait, schemas, runs, partitions, models, lineage, backup, backfill, replay, audit, demo):
+    for module in (
+        stack,
+        resources,
+        inspecting,
+        wait,
+        schemas,
+        runs,
+        partitions,
+        models,
+        lineage,
+        backup,
+        publish,
+        scaffold,
+        backfill,
+        replay,
+        audit,
+        demo,
+    ):
         module.register(commands)
     return words
 

@@ -1,0 +1,111 @@
+"""`arterial publish` and `arterial feature`: records of a topic in, values of declared features out."""
+
+import argparse
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor import Descriptor
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
+from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as control_stubs
+from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
+from arterial.api.ingestion.v1 import ingestion_service_pb2_grpc as grpc_stubs
+from chassis import kv
+from chassis.config import KvConfig
+from chassis.errors import ArterialError, Reason, Violation
+from chassis.features.store import FeatureStore
+from chassis.wire import BUILTIN_IDS, load_descriptor, message_descriptor
+from cli.connect import show, to_service
+from cli.stack import state_of
+
+FRAME_RECORDS = 500
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the commands."""
+    publish = commands.add_parser("publish", help="publish records, one JSON object a line; event_id and event_time are made if absent")
+    publish.add_argument("topic")
+    publish.add_argument("file", type=Path, nargs="?", help="by default standard input")
+    publish.set_defaults(run=run_publish)
+    feature = commands.add_parser("feature", help="the live value of a declared feature")
+    feature.add_argument("name")
+    feature.add_argument("key")
+    feature.set_defaults(run=run_feature)
+
+
+async def run_publish(arguments: argparse.Namespace) -> int:
+    """Exit status 1 if a record was rejected."""
+    text = arguments.file.read_text() if arguments.file else sys.stdin.read()
+    async with to_service(arguments, "controlplane") as channel:
+        schema_id, descriptor = await _schema(control_stubs.ControlPlaneServiceStub(channel), arguments.topic)
+    lines, payloads = _payloads(text, descriptor)
+    rejected: list[dict[str, Any]] = []
+    async with to_service(arguments, "ingestion") as channel:
+        stub: Any = grpc_stubs.IngestionServiceStub(channel)
+        async for reply in stub.Publish(_frames(arguments.topic, schema_id, payloads)):
+            first = reply.frame_id * FRAME_RECORDS
+            rejected += [{"line": lines[first + each.index], "reason": each.reason, "message": each.message} for each in reply.rejected]
+    told = [f"line {each['line']}: {each['reason']}: {each['message']}" for each in rejected]
+    done = len(payloads) - len(rejected)
+    show(arguments, {"published": done, "rejected": rejected}, [*told, f"{done} of {len(payloads)} records published to {arguments.topic}"])
+    return 1 if rejected else 0
+
+
+async def run_feature(arguments: argparse.Namespace) -> int:
+    """Exit status 1 if there is no value."""
+    redis = kv.connect(KvConfig(url=state_of(arguments.data_dir)["addresses"]["redis"]))
+    try:
+        found = await FeatureStore(redis).read(arguments.name, arguments.key)
+    finally:
+        await redis.aclose()
+    show(arguments, found, [f"{name}: {value}" for name, value in sorted(found.items())] or [f"no value for {arguments.key}"])
+    return 0 if found else 1
+
+
+async def _schema(stub: Any, topic: str) -> tuple[int, Descriptor]:
+    """Id and message of what is written to a topic: the declared schema, or a built-in contract (id 0: the service knows it)."""
+    declared = (await stub.GetResource(control.GetResourceRequest(kind="Topic", name=topic))).resource.topic
+    if not declared.schema:
+        return BUILTIN_IDS[declared.message], message_descriptor(declared.message)
+    status = (await stub.GetResource(control.GetResourceRequest(kind="Schema", name=declared.schema))).resource.status.schema
+    if not status.file_descriptor_set:
+        raise ArterialError(Reason.REFUSED, f"Schema {declared.schema} is no Protobuf schema: use a client of its language")
+    return status.schema_id, load_descriptor(status.file_descriptor_set, declared.message)
+
+
+def _payloads(text: str, descriptor: Descriptor) -> tuple[list[int], list[bytes]]:
+    """Records and the lines that they stand in. Raises INVALID_REQUEST with every line that is no record."""
+    make = message_factory.GetMessageClass(descriptor)
+    lines, found, wrong = list[int](), list[bytes](), list[Violation]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_record(json.loads(line), make()).SerializeToString())
+            lines.append(number)
+        except (ValueError, json_format.ParseError) as error:
+            wrong.append(Violation(f"line {number}", str(error)))
+    if wrong:
+        raise ArterialError(Reason.INVALID_REQUEST, f"not records of {descriptor.full_name}; nothing was published", violations=wrong)
+    return lines, found
+
+
+def _record(document: dict[str, Any], record: Any) -> Any:
+    json_format.ParseDict(document, record)
+    if not record.event_id:
+        record.event_id = uuid.uuid4().bytes
+    if not record.HasField("event_time"):
+        record.event_time.FromNanoseconds(time.time_ns() // 1000 * 1000)
+    return record
+
+
+def _frames(topic: str, schema_id: int, payloads: list[bytes]) -> Iterator[pb.PublishRequest]:
+    for number, first in enumerate(range(0, len(payloads), FRAME_RECORDS)):
+        records = payloads[first : first + FRAME_RECORDS]
+        yield pb.PublishRequest(frame_id=number, topic=topic, schema_id=schema_id, records=records)
