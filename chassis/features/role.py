@@ -26,6 +26,7 @@ from chassis.judge import Judged, judge
 from chassis.lineage.emitter import Lineage, emitting
 from chassis.logs import logger
 from chassis.process import Context
+from chassis.reporting import Standing
 from chassis.streaming.deduplication import Deduplication
 from chassis.topics import Topic
 from chassis.wire import HEADER_BYTES
@@ -71,12 +72,13 @@ class _Partition:
     def __init__(self, topic: Topic, declared: Sequence[Feature], offset: int) -> None:
         self.topic = topic
         self.windows = [(feature, FeatureWindows(feature)) for feature in declared]
+        self.misfits: dict[str, str] = {}
         self.offset = offset
         self.last_record = time.monotonic()
         self._repeats = Deduplication(topic.dedup_offsets)
 
     def add(self, records: Sequence[ConsumerRecord], judged: Judged) -> dict[str, int]:
-        """Takes records in; returns how many were repeats, from the future or late, by reason."""
+        """Takes records in; returns how many were repeats, from the future or late. A feature that they do not fit has a misfit."""
         offsets = np.fromiter((records[index].offset for index in judged.good), np.int64, len(judged.good))
         kafka_us = np.fromiter((records[index].timestamp * 1000 for index in judged.good), np.int64, len(judged.good))
         ids = judged.columns["event_id"].to_pylist()
@@ -86,7 +88,12 @@ class _Partition:
         fresh = np.array([not self._repeats.is_repeat(key, int(offsets[index])) for key, index in zip(keys, order, strict=True)], bool)
         present = times[order] <= kafka_us[order] + FUTURE_US
         events = judged.columns.take(order[fresh & present])
-        late = sum(windows.add(events) for _, windows in self.windows)
+        late = 0
+        for feature, windows in self.windows:
+            try:
+                late += windows.add(events)
+            except ConditionError as error:
+                self.misfits[feature.name] = str(error)
         self.offset, self.last_record = records[-1].offset + 1, time.monotonic()
         self._repeats.forget_below(self.offset)
         return {"repeat": int((~fresh).sum()), "future": int((fresh & ~present).sum()), "late": late}
@@ -159,6 +166,7 @@ class FeatureWorker:
             topic, declared = wanted[name]
             for feature in declared:
                 self._lineage.emit(feature_job(self._service, feature, self._feed.schemas.of(topic.message)))
+                self._feed.say(desired, "Feature", feature.name, Standing(True, "Computing"))
 
     async def _take_over(self) -> None:
         """Begins fresh partitions where their windows do."""
@@ -206,12 +214,9 @@ class FeatureWorker:
             if not records:
                 return
             judged = await asyncio.to_thread(_judged, state.topic, self._feed, records)
-        try:
-            skipped = await asyncio.to_thread(state.add, records, judged)
-        except ConditionError as error:
-            _log.error("a feature does not fit its events", topic=state.topic.name, error=str(error))
-            state.offset = records[-1].offset + 1
-            skipped = {"misfit": len(records)}
+        skipped = await asyncio.to_thread(state.add, records, judged)
+        for name, why in state.misfits.items():
+            self._feed.say(self._feed.current, "Feature", name, Standing(False, "Misfit", why))
         for reason, count in (skipped | {"undecodable": len(judged.dead)}).items():
             if count:
                 self._skipped.add(count, {"topic": state.topic.name, "reason": reason})
