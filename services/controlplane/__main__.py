@@ -29,6 +29,7 @@ from services.controlplane.backup_handler import BackupHandler
 from services.controlplane.backup_store import BackupStore
 from services.controlplane.change_feed import ChangeFeed
 from services.controlplane.config import ControlPlaneConfig
+from services.controlplane.declared_schemas import DeclaredSchemas
 from services.controlplane.dependents import Dependents
 from services.controlplane.election import Election
 from services.controlplane.handler import ControlPlaneHandler
@@ -62,7 +63,8 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     store, models, runs, partitions = ResourceStore(engine), ModelStore(engine), RunStore(engine), PartitionStore(engine)
     registry, changes = SchemaRegistry(engine, store), ChangeFeed(engine)
     await registry.prepare()
-    applying = Applying(store, models, Dependents(config.lineage))
+    schemas = DeclaredSchemas(registry, Catalogue(registry), Configuration(engine))
+    applying = Applying(store, models, schemas, Dependents(config.lineage))
     if config.resources_dir is not None and await store.version() == 0:
         await applying.apply(pb.ApplyRequest(resources=resourcefiles.read([config.resources_dir]), message="seed"), SEED_ACTOR)
     watching, election = Watching(changes, context, notifications=config.notifications), Election(engine, "scheduler")

@@ -8,6 +8,8 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from services.controlplane import checking, dashboards, planning, schedules
+from services.controlplane.declared_schemas import KIND as SCHEMA
+from services.controlplane.declared_schemas import DeclaredSchemas, statuses_into
 from services.controlplane.dependents import Dependents, told
 from services.controlplane.model_store import ModelStore
 from services.controlplane.references import Key, dataset_names, key_of, references_of
@@ -15,6 +17,7 @@ from services.controlplane.store import Edit, ResourceStore, Why
 from services.controlplane.tiers import promise
 
 LATEST_CHANGES = 10
+_MADE = (pb.Change.ACTION_CREATE, pb.Change.ACTION_UPDATE)
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class Planned:
 class Applying:
     """What is done to resources."""
 
-    def __init__(self, store: ResourceStore, models: ModelStore, dependents: Dependents) -> None:
+    def __init__(self, store: ResourceStore, models: ModelStore, schemas: DeclaredSchemas, dependents: Dependents) -> None:
         self._store = store
         self._models = models
+        self._schemas = schemas
         self._dependents = dependents
 
     async def plan(self, request: pb.PlanRequest) -> pb.PlanResponse:
@@ -49,6 +53,7 @@ class Applying:
         existing, _ = await self._store.snapshot()
         planned = await self._planned(request.resources, request.prune if request.HasField("prune") else None, existing)
         _refuse_unapproved(planned.changes, request.approvals)
+        await self._register(planned, existing)
         edits = [
             Edit(key, wanted, change.SerializeToString(), wanted.metadata.resource_version if wanted is not None else 0)
             for change in planned.changes
@@ -101,9 +106,17 @@ class Applying:
         staying = {key: resource for key, resource in existing.items() if key not in gone}
         await self._refuse_invalid(resources, staying)
         changes = await asyncio.to_thread(planning.plan, resources, existing)
+        _refuse(await self._schemas.judge(resources, changes, existing))
         wanted = {key_of(resource): resource for resource in resources}
         _refuse_used(gone, dict(existing) | wanted)
         return Planned([*changes, *removed], wanted)
+
+    async def _register(self, planned: Planned, existing: planning.Existing) -> None:
+        """Registers the schemas that change: a schema that no resource names yet harms nobody, should the rest fail."""
+        moved = [change for change in planned.changes if change.kind == SCHEMA and change.action in _MADE]
+        approved = frozenset(change.name for change in moved if planning.doors(change))
+        made = await self._schemas.register([planned.wanted[SCHEMA, change.name] for change in moved], approved, existing)
+        statuses_into(planned.wanted, made)
 
     async def _refuse_invalid(self, resources: Sequence[resource_pb2.Resource], existing: planning.Existing) -> None:
         wrong = await asyncio.to_thread(checking.violations, resources, existing)
@@ -115,8 +128,12 @@ class Applying:
             )
             for place in await self._models.unknown_pins(resources)
         ]
-        if wrong:
-            raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=wrong)
+        _refuse(wrong)
+
+
+def _refuse(wrong: Sequence[Violation]) -> None:
+    if wrong:
+        raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=wrong)
 
 
 def _refuse_unapproved(changes: Sequence[pb.Change], approvals: Sequence[str]) -> None:

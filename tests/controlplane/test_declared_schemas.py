@@ -1,0 +1,72 @@
+"""Schemas as resources: read, checked, registered with what they import, told to processes with their files."""
+
+from pathlib import Path
+
+import pytest
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
+from chassis.errors import ArterialError, Reason
+from chassis.wire import load_descriptor
+from tests.controlplane.conftest import ControlPlane
+from tests.controlplane.stubs import stubs
+from tests.controlplane.test_commands import Terminal, terminal  # noqa: F401
+
+HEAD = "apiVersion: arterial.dev/v1\nkind: Schema\n"
+THING = 'syntax = "proto3";\npackage t.v1;\nmessage Thing {{ bytes event_id = 1; {fields} }}\n'
+
+
+def schema(name: str, definition: str, more: str = "") -> str:
+    """A document of a Protobuf schema."""
+    indented = "".join(f"    {line}\n" for line in definition.splitlines())
+    return f"{HEAD}metadata: {{name: {name}}}\nspec:\n  type: SCHEMA_TYPE_PROTOBUF\n{more}  definition: |\n{indented}"
+
+
+async def test_what_cannot_be_read_is_told_with_its_place(terminal: Terminal, tmp_path: Path) -> None:  # noqa: F811
+    """Before anything is registered."""
+    file = tmp_path / "schema.yaml"
+    file.write_text(schema("broken_v1", "message {"))
+    with pytest.raises(ArterialError) as caught:
+        await terminal.text("plan", str(file))
+    (violation,) = caught.value.violations
+    assert caught.value.reason is Reason.INVALID_REQUEST and f"{file}:6 spec.definition" in violation.field
+
+
+async def test_schemas_of_one_apply_may_import_each_other(terminal: Terminal, tmp_path: Path) -> None:  # noqa: F811
+    """What others refer to is registered first; a circle is refused."""
+    file = tmp_path / "schema.yaml"
+    using = 'syntax = "proto3";\npackage u.v1;\nimport "t/thing.proto";\nmessage Using { bytes event_id = 1; t.v1.Thing thing = 2; }\n'
+    refers = "  references: [{name: t/thing.proto, schema: thing_v1}]\n"
+    file.write_text(f"{schema('a_using_v1', using, refers)}---\n{schema('thing_v1', THING.format(fields=''))}")
+    await terminal.text("apply", str(file))
+    told = (await terminal.document("get", "Schema", "a_using_v1"))["status"]["schema"]
+    assert told["message"] == "u.v1.Using" and told["version"] == 1
+    circle = [
+        schema(name, THING.format(fields=""), f"  references: [{{name: x.proto, schema: {other}}}]\n")
+        for name, other in (("b_v1", "c_v1"), ("c_v1", "b_v1"))
+    ]
+    file.write_text("---\n".join(circle))
+    with pytest.raises(ArterialError, match="circle"):
+        await terminal.text("apply", str(file))
+
+
+async def test_an_incompatible_schema_passes_only_with_approval(
+    terminal: Terminal,  # noqa: F811
+    shared_plane: ControlPlane,
+    tmp_path: Path,
+) -> None:
+    """The level stays what it is; processes get the files that they decode by."""
+    file, name = tmp_path / "schema.yaml", "approved_v1"
+    for fields, words in (("int64 a = 2;", ()), ("string a = 2;", ("--approve", f"Schema/{name}:spec.definition"))):
+        file.write_text(schema(name, THING.format(fields=fields)))
+        if words:
+            with pytest.raises(ArterialError, match="one-way doors"):
+                await terminal.text("apply", str(file))
+        await terminal.text("apply", str(file), *words)
+    async with stubs(shared_plane) as to:
+        reply = await to.control.GetResource(control.GetResourceRequest(kind="Schema", name=name))
+    status = reply.resource.status.schema
+    assert status.version == 2
+    assert load_descriptor(status.file_descriptor_set, status.message).fields_by_name["a"].type == 9
+    file.write_text(schema(name, THING.format(fields="bool a = 2;")))
+    with pytest.raises(ArterialError, match="one-way doors"):
+        await terminal.text("apply", str(file))

@@ -1,0 +1,118 @@
+"""A new user's path on the running stack: one file becomes a pipeline, whose schema is broken, widened and rolled back."""
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from chassis import olap
+from chassis.config import OlapConfig
+from chassis.errors import ArterialError, Reason
+from chassis.testing import eventually
+from cli.__main__ import parser
+from deploy.local.supervisor import Stack
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "scooter_rides"
+TOPIC = "scooter_rides_v1"
+
+
+class Terminal:
+    """Runs `arterial` against the stack, as a person does."""
+
+    def __init__(self, folder: Path, addresses: dict[str, str], output: "pytest.CaptureFixture[str]") -> None:
+        (folder / "stack.json").write_text(json.dumps({"pid": os.getpid(), "addresses": addresses}))
+        self._folder = folder
+        self._output = output
+
+    async def run(self, *words: str, status: int | None = 0) -> str:
+        """What is printed; the command must end with the exit status (None: any)."""
+        arguments = parser().parse_args(["--data-dir", str(self._folder), *words])
+        self._output.readouterr()
+        ended = arguments.run(arguments)
+        ended = await ended if asyncio.iscoroutine(ended) else ended
+        assert status is None or ended == status
+        return self._output.readouterr().out
+
+    async def document(self, *words: str, status: int | None = 0) -> Any:
+        """What a program gets."""
+        return json.loads((await self.run("--output", "json", *words, status=status)).splitlines()[-1])
+
+
+async def test_one_file_becomes_a_pipeline(
+    stack: Stack, addresses: dict[str, str], tmp_path: Path, capsys: "pytest.CaptureFixture[str]"
+) -> None:
+    """Plan, apply, publish, see it in lake, OLAP, Redis and lineage; break the schema, see it refused; widen it; roll it back."""
+    terminal = Terminal(tmp_path, addresses, capsys)
+    files = tmp_path / "scooter_rides"
+    shutil.copytree(EXAMPLE, files)
+    planned = await terminal.document("plan", str(files))
+    assert {change["action"] for change in planned["changes"]} == {"ACTION_CREATE"}
+    await terminal.run("apply", str(files), "--message", "scooters")
+    assert "0 of" in await terminal.run("plan", str(files))
+    for resource in (f"Topic/{TOPIC}", "Feature/scooter-demand", "Pipeline/raw-scooter-rides"):
+        await terminal.run("wait", resource, "--for", "ready")
+    await terminal.run("publish", TOPIC, str(files / "rides.jsonl"))
+
+    async def computed() -> bool:
+        demand = await terminal.document("feature", "scooter-demand", "7", status=None)
+        ended = await terminal.document("feature", "scooter-rides-ended", "7", status=None)
+        means = (demand.get("unlocks_600s"), ended.get("mean_distance_m_300s"), ended.get("fares_minor_3600s"))
+        return means == ("2", "1250", "492")
+
+    await eventually(computed, "features in Redis")
+
+    async def kept(rows: int) -> bool:
+        table = str(stack.places.lake / "curated" / TOPIC)
+        if not DeltaTable.is_deltatable(table):
+            return False
+        client = await olap.connect(OlapConfig(port=stack.places.ports["clickhouse"]))
+        try:
+            there = await client.query(f"SELECT count() FROM system.tables WHERE database = 'live' AND name = '{TOPIC}'")
+            live = await client.query(f"SELECT count() FROM live.{TOPIC}") if there.result_rows[0][0] else None
+        finally:
+            await client.close()
+        return DeltaTable(table).count() == rows and live is not None and live.result_rows[0][0] == rows
+
+    await eventually(lambda: kept(5), "five rides in the lake and in OLAP")
+
+    async def known() -> bool:
+        try:
+            told = await terminal.document("lineage", "impact", f"kafka/{TOPIC}", "--column", "fare_minor")
+        except ArterialError:
+            return False
+        names = {node["name"] for node in told["nodes"]}
+        return {f"lake/curated/{TOPIC}", f"olap/live/{TOPIC}", "feature/scooter-rides-ended"} <= names
+
+    await eventually(known, "lineage of the new pipeline")
+    await broken_widened_and_rolled_back(terminal, files)
+
+
+async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> None:
+    """An incompatible schema is a one-way door, whose plan says who would feel it; a compatible one is taken; and back."""
+    schema = files / "scooter_rides.proto"
+    good = schema.read_text()
+    first = (await terminal.document("get", "Schema", TOPIC))["metadata"]["resourceVersion"]
+    schema.write_text(good.replace("int64 fare_minor = 12;", "string fare_minor = 12;"))
+    (change,) = [change for change in (await terminal.document("plan", str(files)))["changes"] if change["action"] != "ACTION_NONE"]
+    (door,) = [field for field in change["fields"] if field.get("oneWayDoor")]
+    assert door["path"] == "spec.definition" and "fare_minor" in door["reason"]
+    assert {"feature/scooter-rides-ended", f"lake/curated/{TOPIC}"} <= {each["name"] for each in change["dependents"]}
+    with pytest.raises(ArterialError, match="one-way doors") as caught:
+        await terminal.run("apply", str(files))
+    assert caught.value.reason is Reason.REFUSED
+    schema.write_text(good.replace("string currency_code = 13;", "string currency_code = 13;\n  int64 tip_minor = 14;"))
+    await terminal.run("apply", str(files), "--message", "tips")
+    status = (await terminal.document("get", "Schema", TOPIC))["status"]["schema"]
+    assert status["version"] == 2
+    (files / "tip.jsonl").write_text('{"cityId": 9, "sequence": 1, "rideId": "r-9", "state": "STATE_LOCKED", "tipMinor": 50}\n')
+    await terminal.run("publish", TOPIC, str(files / "tip.jsonl"))
+    await terminal.run("rollback", "Schema", TOPIC, "--to", first, "--approve", f"Schema/{TOPIC}:spec.definition")
+    back = (await terminal.document("get", "Schema", TOPIC))["status"]["schema"]
+    assert back["version"] == 1 and back["schemaId"] != status["schemaId"]
+    history = await terminal.document("history", "Schema", TOPIC)
+    assert [change["message"] for change in history if "change" in change][:3] == [f"rollback to {first}", "tips", "scooters"]
