@@ -48,12 +48,10 @@ from services.controlplane.run_store import RunStore
 from services.controlplane.schedule_store import ScheduleStore
 from services.controlplane.scheduling import Scheduler
 from services.controlplane.status_store import StatusStore
-from services.controlplane.store import ResourceStore
+from services.controlplane.store import SEED_ACTOR, ResourceStore
 from services.controlplane.watching import Watching
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# Who brings the resources that an empty control plane begins with.
-SEED_ACTOR = "arterial"
 
 
 async def serve(config: ControlPlaneConfig, context: Context) -> None:
@@ -109,7 +107,8 @@ def _register(
         partitions = PartitionHandler(PartitionStore(engine), marking)
         partition_service_pb2_grpc.add_PartitionServiceServicer_to_server(partitions, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelHandler(models), server)
-        backup_service_pb2_grpc.add_BackupServiceServicer_to_server(BackupHandler(BackupStore(engine, MIGRATIONS)), server)
+        backups = BackupHandler(BackupStore(engine, MIGRATIONS), registry.prepare)
+        backup_service_pb2_grpc.add_BackupServiceServicer_to_server(backups, server)
         files = (pb, schema_registry_service_pb2, job_service_pb2, partition_service_pb2, model_service_pb2, backup_service_pb2)
         return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 

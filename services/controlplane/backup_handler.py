@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,8 +20,10 @@ MAX_WAITING = 4
 class BackupHandler(backup_service_pb2_grpc.BackupServiceServicer):
     """Serves BackupService."""
 
-    def __init__(self, store: BackupStore) -> None:
+    def __init__(self, store: BackupStore, prepare: Callable[[], Awaitable[None]]) -> None:
         self._store = store
+        # What a start does to what an earlier version left.
+        self._prepare = prepare
 
     async def Backup(self, request: pb.BackupRequest, context: ServicerContext) -> AsyncIterator[pb.BackupResponse]:
         """The file, piece by piece."""
@@ -49,4 +51,5 @@ class BackupHandler(backup_service_pb2_grpc.BackupServiceServicer):
             async for request in request_iterator:
                 await asyncio.to_thread(file.write, request.data)
             rows, revision = await self._store.restore(file)
+        await self._prepare()
         return pb.RestoreResponse(rows=rows, revision=revision)

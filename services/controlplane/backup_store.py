@@ -14,7 +14,16 @@ from chassis.errors import ArterialError, Reason, Violation
 from services.controlplane import backup_file, catalogue
 from services.controlplane.backup_file import DATA_BYTES, FORMAT, BackupError, Header, Table, Writer
 from services.controlplane.catalogue import quoted
+from services.controlplane.store import SEED_ACTOR
 
+# Rows that a control plane brings itself when it starts on an empty database: its resources, and the built-in contracts with what these
+# import. Any other row of any table is somebody's, and a restore does not touch it.
+_OF_A_START = {
+    "changes": f"actor = '{SEED_ACTOR}'",
+    "resources": "true",
+    "schemas": "message LIKE 'arterial.api.%'",
+    "schema_versions": "subject LIKE 'arterial/api/%' OR schema_id < 1000",
+}
 # A restore waits so long for those who use the tables, and then gives up.
 LOCK_SECONDS = 10
 Write = Callable[[bytes], Awaitable[None]]
@@ -55,11 +64,13 @@ class BackupStore:
         if header.format > FORMAT or header.revision not in sql.revisions(self._scripts):
             raise ArterialError(Reason.REFUSED, f"the backup (revision {header.revision}) is of a later version of the control plane")
         async with self._engine.begin() as connection:
-            await _expect_empty(connection)
+            names = await _expect_empty(connection)
             earlier = header.revision != await catalogue.revision(connection)
             if earlier:
                 await catalogue.drop_everything(connection)
                 await connection.run_sync(sql.upgrade, self._scripts, header.revision)
+            else:
+                await connection.execute(sa.text(f"TRUNCATE {names}"))
             rows = await _load(connection, file)
             await catalogue.advance(connection, header.sequences)
             if earlier:
@@ -94,16 +105,18 @@ async def _copy_out(connection: AsyncConnection, table: Table, writer: Writer, w
     return int(status.rpartition(" ")[2])
 
 
-async def _expect_empty(connection: AsyncConnection) -> None:
+async def _expect_empty(connection: AsyncConnection) -> str:
+    """Locks all tables, and returns their names as SQL has them. Raises REFUSED if anything is there that the start did not bring."""
     await connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     await connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({sql.MIGRATION_LOCK})"))
     tables = await catalogue.tables(connection)
     names = ", ".join(quoted(table.name) for table in tables)
     await connection.execute(sa.text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
-    filled = await catalogue.with_rows(connection, tables)
+    filled = await catalogue.with_rows(connection, tables, _OF_A_START)
     if filled:
         told = f"this control plane is not empty (there are {', '.join(filled)})"
-        raise ArterialError(Reason.REFUSED, f"{told}: start one on an empty database, without resources_dir, to restore into it")
+        raise ArterialError(Reason.REFUSED, f"{told}: start one on an empty database, away from all that reports to it, to restore into it")
+    return names
 
 
 async def _load(connection: AsyncConnection, file: BinaryIO) -> Mapping[str, int]:

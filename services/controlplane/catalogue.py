@@ -44,9 +44,14 @@ async def sequences(connection: AsyncConnection) -> dict[str, int]:
     return {row.sequencename: int(row.last_value) for row in (await connection.execute(sa.text(_SEQUENCES))).all()}
 
 
-async def with_rows(connection: AsyncConnection, among: Sequence[Table]) -> list[str]:
-    """Names of the tables that are not empty."""
-    return [table.name for table in among if await connection.scalar(sa.text(f"SELECT EXISTS (SELECT FROM {quoted(table.name)})"))]
+async def with_rows(connection: AsyncConnection, among: Sequence[Table], but: Mapping[str, str] | None = None) -> list[str]:
+    """Names of the tables that have rows; of a table in `but`, other rows than those of the condition."""
+    conditions = {table.name: f"WHERE NOT ({(but or {})[table.name]})" if table.name in (but or {}) else "" for table in among}
+    return [
+        name
+        for name, where in conditions.items()
+        if await connection.scalar(sa.text(f"SELECT EXISTS (SELECT FROM {quoted(name)} {where})"))
+    ]
 
 
 async def advance(connection: AsyncConnection, last: Mapping[str, int]) -> None:

@@ -17,6 +17,8 @@ from services.controlplane.references import Key, key_of
 
 # Writers queue up: only then does the order of versions agree with the order of commits, which watchers rely on.
 WRITE_LOCK = 0x434F4E54
+# Who brings the resources that an empty control plane begins with.
+SEED_ACTOR = "arterial"
 _metadata = sa.MetaData()
 RESOURCES = sa.Table(
     "resources",

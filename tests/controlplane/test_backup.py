@@ -30,20 +30,22 @@ from services.controlplane.__main__ import MIGRATIONS
 from services.controlplane.backup_file import BackupError, Header, Table, Writer
 from services.controlplane.backup_store import BackupStore
 from services.controlplane.config import ControlPlaneConfig
-from tests.controlplane.conftest import ControlPlane
+from tests.controlplane.conftest import SEED, ControlPlane
 from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, model, report, schedule, stubs, take, verdict
 from tests.controlplane.test_commands import Terminal
 
 
 @asynccontextmanager
-async def empty_plane(port: int, name: str, folder: Path) -> AsyncIterator[ControlPlane]:
-    """A control plane on an empty database, without resources of its own."""
+async def empty_plane(port: int, name: str, folder: Path, resources: Path | None = None) -> AsyncIterator[ControlPlane]:
+    """A control plane on an empty database, with resources of its own or without."""
     url = await postgres.create_database(port, name)
-    config = ControlPlaneConfig(state_dir=folder, sql=SqlConfig(url=url), rpc=RpcConfig(port=free_port(), drain_seconds=1))
-    running = ControlPlane(config)
+    rpc = RpcConfig(port=free_port(), drain_seconds=1)
+    running = ControlPlane(ControlPlaneConfig(state_dir=folder, sql=SqlConfig(url=url), rpc=rpc, resources_dir=resources))
     await running.start()
-    yield running
-    await running.stop()
+    try:
+        yield running
+    finally:
+        await running.stop()
 
 
 async def everything(url: str) -> dict[str, list[str]]:
@@ -129,7 +131,7 @@ async def test_a_backup_is_of_one_moment_and_bad_files_change_nothing(plane: Con
         Reason.INVALID_REQUEST: [whole[:-1], whole[: len(whole) // 2], whole[:200] + b"?" + whole[201:], whole + b"more", b"not a backup"],
         Reason.REFUSED: [_whole(Header("9999", "", {})), _whole(Header(header.revision, "", {}, format=2))],
     }
-    async with empty_plane(postgres_port, f"{to.name}_bad", tmp_path / "control") as restored, stubs(restored, to.name) as new:
+    async with empty_plane(postgres_port, f"{to.name}_bad", tmp_path / "control", SEED) as restored, stubs(restored, to.name) as new:
         empty = await everything(restored.config.sql.url)
         async with channel(restored.address) as connection:
             stub: Any = backup_service_pb2_grpc.BackupServiceStub(connection)
