@@ -12,7 +12,6 @@ from chassis.wire import BUILTIN_IDS
 from services.controlplane.registry.catalogue import Catalogue
 from services.controlplane.registry.configuration import Configuration
 from services.controlplane.registry.definition import Compatibility, Definition, Mode, Reference, SchemaType, SchemaViolation
-from services.controlplane.registry.names import qualified
 from services.controlplane.registry.registry import SchemaRegistry
 from services.controlplane.registry.store import Stored
 
@@ -65,16 +64,17 @@ class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServi
 
     async def CheckSchema(self, request: pb.CheckSchemaRequest, context: ServicerContext) -> pb.CheckSchemaResponse:
         """Whether it could be registered."""
-        sent = request.schema
+        sent, version = request.schema, request.version or None
         if sent.text:
-            broken = await self._registry.check(request.subject, definition(sent), version=request.version or None)
+            verdict = await self._registry.judge(request.subject, definition(sent), version=version)
         else:
-            broken = await self._registry.check_set(
-                request.subject, sent.file_descriptor_set, sent.message, version=request.version or None
-            )
-        level = (await self._configuration.effective(qualified(request.subject))).compatibility
-        violations = [violation(each) for each in broken]
-        return pb.CheckSchemaResponse(compatible=not broken, violations=violations, compatibility=compatibility(level))
+            verdict = await self._registry.judge_set(request.subject, sent.file_descriptor_set, sent.message, version=version)
+        return pb.CheckSchemaResponse(
+            compatible=not verdict.violations,
+            violations=map(violation, verdict.violations),
+            compatibility=compatibility(verdict.level),
+            changes=map(violation, verdict.changes),
+        )
 
     async def ListSubjects(self, request: pb.ListSubjectsRequest, context: ServicerContext) -> pb.ListSubjectsResponse:
         """A page of subjects."""

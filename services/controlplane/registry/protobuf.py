@@ -40,6 +40,8 @@ class Field:
     label: int
     type_name: str
     oneof: str
+    # Of proto3: written as `optional`, so that absent is not zero.
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -246,4 +248,4 @@ def _field(proto: FieldDescriptorProto, message: DescriptorProto) -> Field:
     # The oneof that protoc makes of a proto3 `optional` is none for whoever wrote the schema.
     real = proto.HasField("oneof_index") and not proto.proto3_optional
     oneof = message.oneof_decl[proto.oneof_index].name if real else ""
-    return Field(proto.name, proto.number, proto.type, proto.label, proto.type_name.removeprefix("."), oneof)
+    return Field(proto.name, proto.number, proto.type, proto.label, proto.type_name.removeprefix("."), oneof, proto.proto3_optional)

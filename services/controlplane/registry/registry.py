@@ -1,6 +1,7 @@
 """The schema registry: registers, finds and checks schemas. Ids are allocated once, here, for all cells."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -26,7 +27,7 @@ from services.controlplane.registry.library import Library, resolved
 from services.controlplane.registry.names import DEFAULT_CONTEXT, join, qualified, split
 from services.controlplane.registry.reading import Understood, of_files, understand
 from services.controlplane.registry.store import Version
-from services.controlplane.registry.verdicts import Earlier
+from services.controlplane.registry.verdicts import Earlier, Verdict
 from services.controlplane.store import ResourceStore
 
 SUFFIX = "-value"
@@ -86,8 +87,12 @@ class SchemaRegistry:
 
     async def check(
         self, subject: str, definition: Definition, *, normalize: bool = False, version: int | None = None
-    ) -> list[SchemaViolation]:
-        """Why the schema could not be registered; nothing if it could. With `version` only that one counts (-1: the newest).
+    ) -> Sequence[SchemaViolation]:
+        """Why the schema could not be registered; nothing if it could. Raises as `judge`."""
+        return (await self.judge(subject, definition, normalize=normalize, version=version)).violations
+
+    async def judge(self, subject: str, definition: Definition, *, normalize: bool = False, version: int | None = None) -> Verdict:
+        """The verdict on a schema. With `version` only that one counts (-1: the newest).
 
         Raises:
             ArterialError: 42201 if it cannot be read, 40402 if there is no such version.
@@ -95,15 +100,13 @@ class SchemaRegistry:
         name = qualified(subject)
         async with self.engine.begin() as connection:
             understood, _ = await self._understood(connection, name, definition, normalize)
-            return await self._violations(connection, name, understood, version)
+            return await self._judge(connection, name, understood, version)
 
-    async def check_set(
-        self, subject: str, file_descriptor_set: bytes, message: str, *, version: int | None = None
-    ) -> list[SchemaViolation]:
-        """As `check`, of a Protobuf schema that comes with all files that it imports."""
+    async def judge_set(self, subject: str, file_descriptor_set: bytes, message: str, *, version: int | None = None) -> Verdict:
+        """As `judge`, of a Protobuf schema that comes with all files that it imports."""
         understood = await asyncio.to_thread(_of_set, file_descriptor_set, message)
         async with self.engine.begin() as connection:
-            return await self._violations(connection, qualified(subject), understood, version)
+            return await self._judge(connection, qualified(subject), understood, version)
 
     async def lookup(self, subject: str, definition: Definition, *, normalize: bool = False, deleted: bool = False) -> Version:
         """The version of a subject that has this schema. Raises 40401 or 40403."""
@@ -168,7 +171,7 @@ class SchemaRegistry:
         known = [each for each in await store.versions(connection, subject) if each.schema_id == schema_id]
         if known:
             return Registered(known[-1].schema_id, known[-1].version)
-        broken = await self._violations(connection, subject, ready, None)
+        broken = (await self._judge(connection, subject, ready, None)).violations
         if broken:
             told = tuple(Violation(each.path, f"{each.rule}: {each.message}") for each in broken)
             message = f'Schema being registered is incompatible with an earlier schema for subject "{subject}"'
@@ -177,9 +180,7 @@ class SchemaRegistry:
             schema_id = await store.put_schema(connection, store.values(ready, sent))
         return Registered(schema_id, await store.put_version(connection, subject, schema_id))
 
-    async def _violations(
-        self, connection: AsyncConnection, subject: str, understood: Understood, version: int | None
-    ) -> list[SchemaViolation]:
+    async def _judge(self, connection: AsyncConnection, subject: str, understood: Understood, version: int | None) -> Verdict:
         topic = await self.adopt(connection, subject)
         level = (await effective(connection, subject)).compatibility
         versions = await store.versions(connection, subject)
@@ -190,7 +191,7 @@ class SchemaRegistry:
         table = topic is not None
         needed = versions if level.transitive or table else versions[-1:]
         earlier = [Earlier(each.version, await self.library.understood(connection, each.schema_id)) for each in needed]
-        return await asyncio.to_thread(verdicts.violations, understood, earlier, level, table=table)
+        return await asyncio.to_thread(verdicts.judge, understood, earlier, level, table=table)
 
     async def _referenced(self, connection: AsyncConnection, understood: Understood, subject: str, *, write: bool) -> Understood | None:
         """The schema with references to all files that it imports, so that other clients can resolve them; each file is a subject.

@@ -17,7 +17,6 @@ from services.controlplane.registry.definition import (
     Registered,
     RegistryCode,
     SchemaType,
-    SchemaViolation,
     failure,
     invalid,
 )
@@ -25,6 +24,7 @@ from services.controlplane.registry.names import DEFAULT_CONTEXT, GLOBAL, contex
 from services.controlplane.registry.reading import serialized
 from services.controlplane.registry.registry import SchemaRegistry
 from services.controlplane.registry.store import Stored
+from services.controlplane.registry.verdicts import Verdict
 
 JSON = "application/vnd.schemaregistry.v1+json"
 # Answers to "schema of an id" that are kept: what an id means never changes.
@@ -172,11 +172,10 @@ class Routes:
     async def _check(self, request: web.Request) -> web.Response:
         wanted, subject = _definition(await _read(request)), _subject(request)
         version = _version(request) if "version" in request.match_info else None
-        broken = await self._registry.check(subject, wanted, normalize=_flag(request, "normalize"), version=version)
-        found: dict[str, Any] = {"is_compatible": not broken}
+        verdict = await self._registry.judge(subject, wanted, normalize=_flag(request, "normalize"), version=version)
+        found: dict[str, Any] = {"is_compatible": not verdict.violations}
         if _flag(request, "verbose"):
-            counts = await self._configuration.effective(subject)
-            found["messages"] = _messages(broken, counts.compatibility)
+            found["messages"] = _messages(verdict)
         return _answer(found)
 
     async def _get_config(self, request: web.Request) -> web.Response:
@@ -304,9 +303,9 @@ def _config(compatibility: str, normalize: bool | None) -> dict[str, Any]:
     return found if normalize is None else {**found, "normalize": normalize}
 
 
-def _messages(broken: list[SchemaViolation], compatibility: Compatibility) -> list[str]:
-    found = [f"{{errorType:'{each.rule}', description:'{each.message}', path:'{each.path}'}}" for each in broken]
-    return [*found, f"{{compatibility: '{compatibility}'}}"] if broken else []
+def _messages(verdict: Verdict) -> list[str]:
+    found = [f"{{errorType:'{each.rule}', description:'{each.message}', path:'{each.path}'}}" for each in verdict.violations]
+    return [*found, f"{{compatibility: '{verdict.level}'}}"] if found else []
 
 
 def _context(request: web.Request) -> str:

@@ -55,3 +55,32 @@ def _enum(where: str, old: Message | Enum, new: Message | Enum) -> Iterable[Sche
         for number, name in old.values.items():
             if number not in new.values:
                 yield SchemaViolation(f"{where}.{name}", "enum_value_removed", f"value {number} was removed")
+
+
+def changes(old: ProtoSchema, new: ProtoSchema) -> list[SchemaViolation]:
+    """What compatible changes do to the columns of tables: added, no longer filled, null where there was a default."""
+    if not old.messages or not new.messages:
+        return []
+    before, after = dict(_columns(old, old.message, "", ())), dict(_columns(new, new.message, "", ()))
+    added = [SchemaViolation(path, "column_added", "a column is added to the tables") for path in after if path not in before]
+    gone = [SchemaViolation(path, "column_no_longer_filled", "new rows have no value") for path in before if path not in after]
+    nullable = [
+        SchemaViolation(path, "column_nullability_changed", f"what is absent {'is null' if after[path] else 'has a default'} in new rows")
+        for path in after
+        if path in before and before[path] != after[path]
+    ]
+    return [*added, *gone, *nullable]
+
+
+def _columns(schema: ProtoSchema, name: str, path: str, inside: tuple[str, ...]) -> Iterable[tuple[str, bool]]:
+    """Paths of columns, and whether they are null where the record has no value."""
+    message = schema.types[name]
+    if not isinstance(message, Message) or name in inside:
+        return
+    for field in message.fields.values():
+        where = f"{path}.{field.name}" if path else field.name
+        nested = schema.types.get(field.type_name)
+        if isinstance(nested, Message) and not nested.is_map and field.label != FieldDescriptorProto.LABEL_REPEATED:
+            yield from _columns(schema, field.type_name, where, (*inside, name))
+        else:
+            yield where, bool(field.oneof) or field.optional or isinstance(nested, Message)

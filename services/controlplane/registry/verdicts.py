@@ -14,6 +14,15 @@ RESERVED = "confluent:reserved"
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What forbids a schema, what changes besides, and what its subject demands."""
+
+    violations: Sequence[SchemaViolation]
+    changes: Sequence[SchemaViolation]
+    level: Compatibility
+
+
+@dataclass(frozen=True)
 class Earlier:
     """A version that the subject has."""
 
@@ -21,11 +30,17 @@ class Earlier:
     schema: Understood
 
 
-def violations(new: Understood, earlier: Sequence[Earlier], level: Compatibility, *, table: bool = False) -> list[SchemaViolation]:
-    """All that forbids `new` after the `earlier` versions (oldest first); with `table` the rules of declared topics apply, too.
+def judge(new: Understood, earlier: Sequence[Earlier], level: Compatibility, *, table: bool = False) -> Verdict:
+    """The verdict on `new` after the `earlier` versions, oldest first; with `table` the rules of declared topics apply, too.
 
-    The same violation of several versions is told once, of the newest one. A step for a thread.
+    A step for a thread.
     """
+    moved = changes(earlier[-1].schema, new, table=table) if earlier else []
+    return Verdict(violations(new, earlier, level, table=table), moved, level)
+
+
+def violations(new: Understood, earlier: Sequence[Earlier], level: Compatibility, *, table: bool = False) -> list[SchemaViolation]:
+    """All that forbids `new`. The same violation of several versions is told once, of the newest one."""
     told: dict[tuple[str, str], SchemaViolation] = {}
     for old in reversed(earlier if level.transitive else earlier[-1:]):
         _tell(told, old.version, _broken(old.schema, new, level))
@@ -34,6 +49,18 @@ def violations(new: Understood, earlier: Sequence[Earlier], level: Compatibility
         for old in reversed(earlier):
             _tell(told, old.version, _table(old.schema, new))
     return list(told.values())
+
+
+def changes(old: Understood, new: Understood, *, table: bool = False) -> list[SchemaViolation]:
+    """What changes from one version to the next without breaking anything; with `table` the columns of a declared topic's tables."""
+    before, after = old.body, new.body
+    if isinstance(before, ProtoSchema) and isinstance(after, ProtoSchema):
+        if table:
+            return table_rules.changes(before, after)
+        return [each for each in protobuf_rules.differences(before, after) if each.rule in protobuf_rules.COMPATIBLE]
+    if isinstance(before, JsonDocument) and isinstance(after, JsonDocument):
+        return [each for each in json_rules.differences(before, after) if each.rule in json_rules.COMPATIBLE]
+    return []
 
 
 def _tell(told: dict[tuple[str, str], SchemaViolation], version: int, found: Iterable[SchemaViolation]) -> None:
