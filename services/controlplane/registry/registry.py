@@ -1,7 +1,6 @@
 """The schema registry: registers, finds and checks schemas. Ids are allocated once, here, for all cells."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -13,6 +12,7 @@ from chassis.wire import BUILTIN_IDS, Schemas, descriptor_set
 from services.controlplane.registry import protobuf, store, verdicts
 from services.controlplane.registry.configuration import Effective, effective
 from services.controlplane.registry.definition import (
+    Compatibility,
     Definition,
     Mode,
     Reference,
@@ -87,9 +87,9 @@ class SchemaRegistry:
 
     async def check(
         self, subject: str, definition: Definition, *, normalize: bool = False, version: int | None = None
-    ) -> Sequence[SchemaViolation]:
+    ) -> list[SchemaViolation]:
         """Why the schema could not be registered; nothing if it could. Raises as `judge`."""
-        return (await self.judge(subject, definition, normalize=normalize, version=version)).violations
+        return list((await self.judge(subject, definition, normalize=normalize, version=version)).violations)
 
     async def judge(self, subject: str, definition: Definition, *, normalize: bool = False, version: int | None = None) -> Verdict:
         """The verdict on a schema. With `version` only that one counts (-1: the newest).
@@ -188,7 +188,8 @@ class SchemaRegistry:
             versions = versions[-1:] if version == -1 else [each for each in versions if each.version == version]
             if not versions and version != -1:
                 raise failure(RegistryCode.VERSION_NOT_FOUND, f"Version {version} not found.")
-        table = topic is not None
+        # Whoever demands nothing, or approved a break at `apply`, lets the tables break too.
+        table = topic is not None and level is not Compatibility.NONE
         needed = versions if level.transitive or table else versions[-1:]
         earlier = [Earlier(each.version, await self.library.understood(connection, each.schema_id)) for each in needed]
         return await asyncio.to_thread(verdicts.judge, understood, earlier, level, table=table)

@@ -1,7 +1,8 @@
 """Stricter rules for the schemas of declared topics: their raw, curated and live tables are made from them.
 
 A field that was there stays, with its name (it is a column), number, type and label, unless its number is reserved; fields do not move
-between oneofs; enum values that were there stay. Adding fields, values and messages is compatible.
+between oneofs; enum values that were there stay. Adding fields, values and messages is compatible. They count in whatever direction the
+subject's level looks, unless that is NONE.
 """
 
 from collections.abc import Iterable
