@@ -20,7 +20,9 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # a connection, so a new channel alone would not escape it. The servers of the suite allow it.
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
+    # Both are needed: in grpcio 1.85 the second is what a ping waits for, by default a minute (measured).
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
 

@@ -9,6 +9,7 @@ import pytest
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2, saved_state_pb2, specs_pb2
+from chaos.tcp_proxy import Fault, Proxy
 from chassis import desired, testing
 from chassis.config import CellConfig, ServiceConfig
 from chassis.desired import DesiredFeed, follow_desired
@@ -18,6 +19,7 @@ from chassis.reporting import Standing
 from chassis.testing import eventually
 from chassis.understanding import Received
 from cli.wait import until_ready
+from deploy.local.child import free_port
 from tests.controlplane.conftest import SEED, ControlPlane
 from tests.controlplane.stubs import Stubs, stubs
 
@@ -224,3 +226,15 @@ async def test_waiting_ends_when_the_new_generation_is_ready_everywhere(plane: C
         await task
     assert (wrong, resource.status.observed_generation) == ([], 2)
     assert shown[0] == ["eu/test is at generation 1 of 2"] and ["eu/test: StepFailed on its way"] in shown
+
+
+async def test_a_dropped_connection_is_resumed(plane: ControlPlane, tmp_path: Path) -> None:
+    """What was changed while nothing passed arrives when something does again."""
+    port = free_port()
+    config = process(tmp_path, plane).model_copy(update={"control_plane": f"127.0.0.1:{port}"})
+    async with stubs(plane) as to, Proxy(port, plane.config.rpc.port) as proxy, following(config) as feed:
+        proxy.inflict(Fault.DROP)
+        await declare(to, cell("c1"))
+        assert ("Cell", "c1") not in feed.current.generations
+        proxy.inflict(Fault.NONE)
+        await eventually(holds(lambda: ("Cell", "c1") in feed.current.generations), "the change", 40)
