@@ -161,7 +161,9 @@ class FeatureWorker:
                 self._consumer.unsubscribe()
                 self._partitions.clear()
         self._declared = wanted
-        self._listener.fresh |= {partition for partition in self._consumer.assignment() if partition.topic in changed}
+        for partition in {partition for partition in self._consumer.assignment() if partition.topic in changed}:
+            self._partitions.pop(partition, None)
+            self._listener.fresh.add(partition)
         for name in sorted(changed):
             topic, declared = wanted[name]
             for feature in declared:
@@ -169,12 +171,16 @@ class FeatureWorker:
                 self._feed.say(desired, "Feature", feature.name, Standing(True, "Computing"))
 
     async def _take_over(self) -> None:
-        """Begins fresh partitions where their windows do."""
-        for partition in self._listener.revoked:
-            self._partitions.pop(partition, None)
-        self._listener.revoked = set()
+        """Begins fresh partitions where their windows do; what a rebalance took and gave back goes on where it was."""
+        revoked, self._listener.revoked = self._listener.revoked, set()
         fresh, self._listener.fresh = self._listener.fresh, set()
         fresh = {partition for partition in fresh if partition.topic in self._declared and partition in self._consumer.assignment()}
+        kept = {partition for partition in revoked & fresh if partition in self._partitions}
+        for partition in revoked - kept:
+            self._partitions.pop(partition, None)
+        for partition in kept:
+            self._consumer.seek(partition, self._partitions[partition].offset)
+        fresh -= kept
         if not fresh:
             return
         now_us = int(self._context.clock.now() * SECOND_US)

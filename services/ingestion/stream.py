@@ -106,6 +106,9 @@ class RawStream:
             known = self._tables.get(name)
             if known is None or known.topic != topic:
                 await self._open(name, topic)
+                for partition in {partition for partition in self._consumer.assignment() if partition.topic == name}:
+                    self._forget(partition)
+                    self._assignment.fresh.add(partition)
         topics = {name: topic for name, topic in topics.items() if name in self._tables}
         if topics.keys() != (self._consumer.subscription() or set()):
             self._consumer.subscribe(list(topics), listener=self._assignment)
@@ -128,11 +131,21 @@ class RawStream:
         return self._feed.current.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic) or DEFAULT_PIPELINE
 
     async def _take_over(self) -> None:
-        """Positions fresh partitions at the tables' progress, after their logs were found to be the ones that the tables know."""
+        """Positions fresh partitions at the tables' progress, after their logs were found to be the ones that the tables know.
+
+        What a rebalance took and gave back, as it does whenever the topics change, goes on where it was: had somebody else written
+        meanwhile, the next commit would find out.
+        """
         revoked, self._assignment.revoked = self._assignment.revoked, set()
-        for partition in revoked:
-            self._forget(partition)
         fresh, self._assignment.fresh = self._assignment.fresh, set()
+        kept = {partition for partition in revoked & fresh if partition in self._taken}
+        for partition in revoked - kept:
+            self._forget(partition)
+        for partition in kept & self._consumer.assignment():
+            self._consumer.seek(partition, self._taken[partition])
+            if self._pipeline(partition.topic).paused:
+                self._consumer.pause(partition)
+        fresh -= kept
         by_topic: dict[str, list[TopicPartition]] = defaultdict(list)
         for partition in sorted(fresh):
             by_topic[partition.topic].append(partition)
