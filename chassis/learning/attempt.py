@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 from chassis import logs
 from chassis.errors import ArterialError
 from chassis.learning.artefact import Artefacts
+from chassis.learning.checkpoints import Checkpoints
 from chassis.learning.task import Task, Trainer
 
 # What serves goes first: training may take what is left of the processors.
@@ -40,6 +41,7 @@ async def attempt(task: Task) -> dict[str, Any]:
     """Trains and saves; what to register."""
     candidate = await trainer(task.trainer)(task, lambda text: tell({"log": text}))
     saved = Artefacts(task.models).save(task.model, task.version, task.created_at, candidate)
+    Checkpoints(task.models, task.run_id, lambda _: None).clear()
     snapshots = [asdict(snapshot) for snapshot in candidate.snapshots]
     return {"path": saved.path, "sha256": saved.sha256, "metrics": dict(candidate.metrics), "snapshots": snapshots}
 

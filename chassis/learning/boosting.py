@@ -1,5 +1,6 @@
 """Gradient boosting (XGBoost; Chen and Guestrin 2016): quantiles, classes and counts, as bytes and back, with bounded threads."""
 
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chassis.learning.checkpoints import Checkpoints
 
 
 @contextmanager
@@ -112,25 +115,90 @@ class Boosted:
         return cls(booster, categories)
 
 
-def fit_quantiles(features: Floats, target: Floats, quantiles: Sequence[float], settings: Settings) -> Boosted:
+def fit_quantiles(
+    features: Floats, target: Floats, quantiles: Sequence[float], settings: Settings, *, checkpoints: Checkpoints | None = None
+) -> Boosted:
     """One model of all these quantiles; shapes (n, features), (n,). The quantiles are ascending."""
-    return _fit(features, target, {"objective": "reg:quantileerror", "quantile_alpha": list(quantiles)}, settings)
+    data = _Data(features, target, {"objective": "reg:quantileerror", "quantile_alpha": list(quantiles)})
+    return _fit(data, settings, checkpoints)
 
 
-def fit_classifier(features: Floats, labels: NDArray[np.bool_], settings: Settings, weights: Floats | None = None) -> Boosted:
+def fit_classifier(
+    features: Floats,
+    labels: NDArray[np.bool_],
+    settings: Settings,
+    weights: Floats | None = None,
+    *,
+    checkpoints: Checkpoints | None = None,
+) -> Boosted:
     """A model of the probability that a label is true; shapes (n, features), (n,), (n,)."""
-    return _fit(features, labels.astype(np.float64), {"objective": "binary:logistic"}, settings, weights)
+    return _fit(_Data(features, labels.astype(np.float64), {"objective": "binary:logistic"}, weights), settings, checkpoints)
 
 
-def fit_counts(features: Floats, counts: Floats, settings: Settings, exposure: Floats | None = None) -> Boosted:
+def fit_counts(
+    features: Floats, counts: Floats, settings: Settings, exposure: Floats | None = None, *, checkpoints: Checkpoints | None = None
+) -> Boosted:
     """A model of the expectation of Poisson counts per unit of exposure; shapes (n, features), (n,), (n,)."""
     rates = counts if exposure is None else counts / exposure
-    return _fit(features, rates, {"objective": "count:poisson"}, settings, exposure)
+    return _fit(_Data(features, rates, {"objective": "count:poisson"}, exposure), settings, checkpoints)
 
 
-def _fit(features: Floats, target: Floats, objective: Mapping[str, Any], settings: Settings, weights: Floats | None = None) -> Boosted:
-    matrix = _matrix(features, target, weights, categories=settings.categories)
-    return Boosted(xgb.train({**settings.parameters(), **objective}, matrix, settings.rounds), settings.categories)
+@dataclass(frozen=True)
+class _Data:
+    """What is learned from, and to what end."""
+
+    features: Floats
+    target: Floats
+    objective: Mapping[str, Any]
+    weights: Floats | None = None
+
+    def digest(self, settings: Settings) -> str:
+        """The same for the same data, end and settings."""
+        digest = hashlib.sha256(repr((self.objective, settings, self.features.shape)).encode())
+        for values in (self.features, self.target, self.weights):
+            digest.update(b"" if values is None else np.ascontiguousarray(values).data)
+        return digest.hexdigest()[:32]
+
+
+class _Keeping(xgb.callback.TrainingCallback):
+    """Keeps a checkpoint every now and then."""
+
+    def __init__(self, checkpoints: Checkpoints, name: str) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._name = name
+
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        """False: training goes on."""
+        if self._checkpoints.due:
+            self._checkpoints.save(self._name, bytes(model.save_raw("ubj")))
+        return False
+
+
+def _fit(data: _Data, settings: Settings, checkpoints: Checkpoints | None) -> Boosted:
+    """Trained from the beginning, or on from the last checkpoint.
+
+    Without sampling of rows or columns that comes to the same model; with it, to one of other draws.
+    """
+    matrix = _matrix(data.features, data.target, data.weights, categories=settings.categories)
+    parameters = {**settings.parameters(), **data.objective}
+    if checkpoints is None:
+        return Boosted(xgb.train(parameters, matrix, settings.rounds), settings.categories)
+    name = f"{data.digest(settings)}.ubj"
+    begun = _begun(checkpoints.load(name))
+    done = begun.num_boosted_rounds() if begun is not None else 0
+    if done:
+        checkpoints.tell(f"going on after {done} of {settings.rounds} rounds")
+    keeping = [_Keeping(checkpoints, name)]
+    return Boosted(xgb.train(parameters, matrix, settings.rounds - done, xgb_model=begun, callbacks=keeping), settings.categories)
+
+
+def _begun(content: bytes | None) -> xgb.Booster | None:
+    if content is None:
+        return None
+    booster = xgb.Booster()
+    booster.load_model(bytearray(content))
+    return booster
 
 
 def _matrix(features: Floats, target: Floats | None = None, weights: Floats | None = None, *, categories: tuple[int, ...]) -> xgb.DMatrix:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Candidate
 from chassis.learning.boosting import Settings, fit_quantiles
+from chassis.learning.checkpoints import Checkpoints
 from chassis.learning.conformal import COVERAGES, MEDIAN, QUANTILES, margins
 from chassis.learning.features import names
 from chassis.learning.lineage import training_job
@@ -107,9 +108,10 @@ def _floats(rows: pa.Table, name: str) -> Floats:
     return np.asarray(rows[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
-def fitted(fit: Trips, calibrate: Trips, settings: Settings = SETTINGS) -> TravelTimeModel:
+def fitted(fit: Trips, calibrate: Trips, settings: Settings = SETTINGS, *, checkpoints: Checkpoints | None = None) -> TravelTimeModel:
     """A model of some trips, whose intervals are calibrated on others, later ones."""
-    model = fit_quantiles(features(columns_of(fit.legs)), log_pace(fit.seconds, fit.legs.distance_m()), QUANTILES, settings)
+    pace = log_pace(fit.seconds, fit.legs.distance_m())
+    model = fit_quantiles(features(columns_of(fit.legs)), pace, QUANTILES, settings, checkpoints=checkpoints)
     actual = log_pace(calibrate.seconds, calibrate.legs.distance_m())
     return TravelTimeModel(model, margins(actual, model.predict(features(columns_of(calibrate.legs)))))
 
@@ -160,7 +162,8 @@ async def train(task: Task, log: Log) -> Candidate:
     if len(trips.seconds) < LEAST_TRIPS:
         raise ArterialError(Reason.REFUSED, f"{len(trips.seconds)} trips are too few to learn from, {LEAST_TRIPS} are needed")
     to_fit, to_calibrate = (int(len(trips.seconds) * share) for share in (FIT_SHARE, FIT_SHARE + CALIBRATE_SHARE))
-    model = fitted(trips.where(slice(0, to_fit)), trips.where(slice(to_fit, to_calibrate)))
+    kept = Checkpoints(task.models, task.run_id, log)
+    model = fitted(trips.where(slice(0, to_fit)), trips.where(slice(to_fit, to_calibrate)), checkpoints=kept)
     seen, test = trips.where(slice(0, to_calibrate)), trips.where(slice(to_calibrate, len(trips.seconds)))
     policy = eta_policy(task.desired)
     metrics = measured(model, test) | {

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Candidate
 from chassis.learning.boosting import Settings, fit_counts
+from chassis.learning.checkpoints import Checkpoints
 from chassis.learning.features import Floats, names
 from chassis.learning.lineage import training_job
 from chassis.learning.metrics import mean_absolute_error, poisson_deviance
@@ -97,11 +98,12 @@ def _days(day: date) -> int:
     return (day - date(1970, 1, 1)).days
 
 
-def fitted(seen: Weekly, settings: Settings = SETTINGS) -> DemandModel:
+def fitted(seen: Weekly, settings: Settings = SETTINGS, *, checkpoints: Checkpoints | None = None) -> DemandModel:
     """A model of these weeks."""
     exposure = np.tile(seen.exposure, len(seen.places))
     columns = {name: column[exposure > 0] for name, column in seen.columns().items()}
-    counts = fit_counts(features(columns), seen.requests.ravel()[exposure > 0], settings, exposure[exposure > 0])
+    requests = seen.requests.ravel()[exposure > 0]
+    counts = fit_counts(features(columns), requests, settings, exposure[exposure > 0], checkpoints=checkpoints)
     return DemandModel(counts, seen.places)
 
 
@@ -147,7 +149,7 @@ async def train(task: Task, log: Log) -> Candidate:
     places = np.unique(counts.places[counts.hours < (_days(split) + 1) * 24], axis=0)
     seen, test = Weekly.of(counts, places, first, split), Weekly.of(counts, places, split + timedelta(days=1), last)
     log(f"{counts.requests.sum():.0f} requests in {len(places)} cells from {first} to {last}; without a cell {without_cell:.2%}")
-    model = fitted(seen)
+    model = fitted(seen, checkpoints=Checkpoints(task.models, task.run_id, log))
     unseen = 1 - test.requests.sum() / max(counts.requests[counts.hours >= (_days(split) + 1) * 24].sum(), 1.0)
     metrics = measured(model, seen, test) | {"without_cell_share": without_cell, "new_cell_share": float(unseen)}
     log(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))

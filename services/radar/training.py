@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Candidate
 from chassis.learning.boosting import Settings, fit_classifier
+from chassis.learning.checkpoints import Checkpoints
 from chassis.learning.metrics import average_precision, card_precision
 from chassis.learning.snapshot import TrainingData
 from chassis.learning.task import Log, Task
@@ -60,7 +61,7 @@ async def train(task: Task, log: Log) -> Candidate:
     Raises:
         ArterialError: REFUSED if there are too few labelled frauds.
     """
-    data = TrainingData(task)
+    data, kept = TrainingData(task), Checkpoints(task.models, task.run_id, log)
     delay = risk_policy(task.desired).label_delay_seconds
     rows = await data.read(training_sql(FEATURES, begin_of(task.window(PAYMENTS)[0]), end_of(task.partition_date), delay))
     labelled = labelled_of(rows)
@@ -69,9 +70,9 @@ async def train(task: Task, log: Log) -> Candidate:
     for part in (older, newest):
         if part.labels.sum() < LEAST_FRAUDS:
             raise ArterialError(Reason.REFUSED, f"{int(part.labels.sum())} labelled frauds are too few, {LEAST_FRAUDS} are needed")
-    metrics = measure(newest, fit_classifier(older.features, older.labels, SETTINGS).predict(newest.features))
+    metrics = measure(newest, fit_classifier(older.features, older.labels, SETTINGS, checkpoints=kept).predict(newest.features))
     log(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    model = fit_classifier(labelled.features, labelled.labels, SETTINGS)
+    model = fit_classifier(labelled.features, labelled.labels, SETTINGS, checkpoints=kept)
     parameters = {"feature_set_version": FEATURES.version, "label_delay_seconds": delay, "settings": asdict(SETTINGS)}
     return Candidate({MODEL_FILE: model.encoded()}, FEATURES.names, metrics, parameters, data.snapshots)
 
