@@ -6,15 +6,19 @@ The process that waits for runs stays small: what training needs is imported by 
 import asyncio
 import hashlib
 import json
+import os
+import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from arterial.api.controlplane.v1 import control_plane_service_pb2
+from pydantic import Field
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import (
     job_service_pb2,
     job_service_pb2_grpc,
@@ -22,7 +26,7 @@ from arterial.api.controlplane.v1alpha1 import (
     model_service_pb2_grpc,
 )
 from arterial.channel import Channel
-from chassis.config import LakeConfig, OlapConfig, ServiceConfig
+from chassis.config import LakeConfig, OlapConfig, Part, ServiceConfig
 from chassis.desired import DesiredFeed, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.learning.task import Task
@@ -38,6 +42,20 @@ MAX_WAITING_LINES, MAX_LINES, MAX_LINE_BYTES = 5000, 1000, 65_536
 _log = logger(__name__)
 
 
+class CapacityConfig(Part):
+    """What a worker has for its runs: memory in MiB, thousandths of a core (0: not declared, any run fits), and runs at once at most."""
+
+    memory_mib: int = Field(default=0, ge=0)
+    cpu_milli: int = Field(default=0, ge=0)
+    max_runs: int = Field(default=1, ge=1, le=100)
+
+    def left(self, doing: Iterable[specs_pb2.RunTerms]) -> job_service_pb2.Capacity:
+        """What of it is free beside these runs."""
+        held = list(doing)
+        memory, cpu = sum(terms.memory_mib for terms in held), sum(terms.cpu_milli for terms in held)
+        return job_service_pb2.Capacity(memory_mib=max(0, self.memory_mib - memory), cpu_milli=max(0, self.cpu_milli - cpu))
+
+
 class WorkConfig(ServiceConfig):
     """What a service with a role `work` is told in addition: training reads the lake through the OLAP engine."""
 
@@ -45,6 +63,7 @@ class WorkConfig(ServiceConfig):
     olap: OlapConfig = OlapConfig()
     # Root of the artefacts of trained models.
     models: LakeConfig
+    capacity: CapacityConfig = CapacityConfig()
 
 
 class Stopped(Exception):
@@ -79,7 +98,7 @@ class Lines:
 
 
 async def work(config: WorkConfig, context: Context, trainers: Mapping[str, str]) -> None:
-    """Takes runs of the kinds in `trainers`, one after the other, until the process stops.
+    """Takes runs of the kinds in `trainers`, as many at once as the worker has capacity for, until the process stops.
 
     Args:
         config: of the service.
@@ -92,10 +111,7 @@ async def work(config: WorkConfig, context: Context, trainers: Mapping[str, str]
     if config.control_plane is None:
         raise ArterialError(Reason.INVALID_REQUEST, "role work needs control_plane: runs come from there")
     async with follow_desired(config, context) as feed, channel(config.control_plane) as connection:
-        worker = Worker(config, context, feed, connection, trainers=trainers)
-        while not context.stopping.is_set():
-            if not await worker.step():
-                await _pause(context, POLL_SECONDS)
+        await Worker(config, context, feed, connection, trainers=trainers).run()
 
 
 class Worker:
@@ -108,26 +124,51 @@ class Worker:
         self._context = context
         self._feed = feed
         self._trainers = trainers
+        service = type(config).__name__.removesuffix("Config").lower()
+        # The control plane counts by it what a worker has left: no other process has this name.
+        self._name = f"{config.cell.name}/{service}-work/{socket.gethostname()[:63]}-{os.getpid()}"
         self._jobs = job_service_pb2_grpc.JobServiceStub(connection)
         self._models = model_service_pb2_grpc.ModelServiceStub(connection)
 
-    async def step(self) -> bool:
-        """Takes a run, if there is one, and does it; True if there was."""
-        worker = f"{self._config.cell.name}/{type(self._config).__name__.removesuffix('Config').lower()}-work"
+    async def run(self) -> None:
+        """Takes runs until the process stops, and sees each through beside the others."""
+        doing: dict[asyncio.Task[None], specs_pb2.RunTerms] = {}
+        try:
+            while not self._context.stopping.is_set():
+                taken = await self._take(doing.values()) if len(doing) < self._config.capacity.max_runs else None
+                if taken is not None:
+                    held = Held(self._jobs, self._context, taken.run, taken.lease)
+                    doing[asyncio.create_task(self._see_through(held))] = taken.run.terms
+                    continue
+                stopping = asyncio.create_task(self._context.stopping.wait())
+                await asyncio.wait({stopping, *doing}, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+                for task in [task for task in doing if task.done()]:
+                    del doing[task]
+                    task.result()
+        finally:
+            await asyncio.gather(*doing)
+
+    async def _take(self, doing: Iterable[specs_pb2.RunTerms]) -> job_service_pb2.TakeRunResponse | None:
+        """A run that fits beside those; None if there is none, or nobody answers."""
+        has = self._config.capacity
         request = job_service_pb2.TakeRunRequest(
-            worker=worker, cell=self._config.cell.name, kinds=sorted(self._trainers), lease_seconds=LEASE_SECONDS
+            worker=self._name,
+            cell=self._config.cell.name,
+            kinds=sorted(self._trainers),
+            lease_seconds=LEASE_SECONDS,
+            total=has.left(()),
+            free=has.left(doing),
         )
         try:
-            taken = await self._jobs.TakeRun(request, timeout=CALL_SECONDS)
+            taken: job_service_pb2.TakeRunResponse = await self._jobs.TakeRun(request, timeout=CALL_SECONDS)
         except ArterialError as error:
             _log.info("no run can be taken, trying again", reason=str(error.reason), error=error.message)
-            await _pause(self._context, POLL_SECONDS)
-            return False
+            return None
         if not taken.HasField("run"):
-            return False
+            return None
         _log.info("run taken", run_id=taken.run.run_id, kind=taken.run.kind, subject=taken.run.subject, attempt=taken.run.attempt)
-        await self._see_through(Held(self._jobs, self._context, taken.run, taken.lease))
-        return True
+        return taken
 
     async def _see_through(self, held: "Held") -> None:
         """From a taken run to a finished one."""

@@ -24,6 +24,7 @@ STARVING_SECONDS = 300.0
 PREEMPT_AFTER_SECONDS = 5.0
 # A place that was made and not taken within this, because its worker died, is made anew elsewhere.
 HOLD_SECONDS = 120.0
+_NOTHING = Capacity()
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,32 @@ class Preemption:
     victims: Sequence[Run]
 
 
-def usable(has: Capacity, total: Capacity, tier: int) -> Capacity:
-    """What runs of a tier may use of what a worker has (free, or in all)."""
-    if tier in RESERVED:
-        return has
-    return Capacity(has.memory_mib - int(total.memory_mib * RESERVED_SHARE), has.cpu_milli - int(total.cpu_milli * RESERVED_SHARE))
+@dataclass(frozen=True)
+class Room:
+    """What a worker has in all and what of it is free; `kept` of that is for runs of reserved tiers only."""
+
+    total: Capacity
+    free: Capacity
+    kept: Capacity
+
+    def usable(self, tier: int) -> Capacity:
+        """What runs of a tier may take."""
+        if tier in RESERVED:
+            return self.free
+        return Capacity(self.free.memory_mib - self.kept.memory_mib, self.free.cpu_milli - self.kept.cpu_milli)
 
 
-def fits(run: Run, has: Capacity, total: Capacity) -> bool:
-    """Whether the run fits into what a worker has; what it does not declare, no run lacks."""
-    room = usable(has, total, run.terms.tier)
-    memory = not total.memory_mib or run.terms.memory_mib <= room.memory_mib
-    return memory and (not total.cpu_milli or run.terms.cpu_milli <= room.cpu_milli)
+def room_of(total: Capacity, free: Capacity, reserved: Capacity = _NOTHING) -> Room:
+    """The room of a worker whose runs of reserved tiers use so much: they use up what is kept for them first."""
+    memory = max(0, int(total.memory_mib * RESERVED_SHARE) - reserved.memory_mib)
+    return Room(total, free, Capacity(memory, max(0, int(total.cpu_milli * RESERVED_SHARE) - reserved.cpu_milli)))
+
+
+def fits(run: Run, room: Room) -> bool:
+    """Whether there is room for the run; what a worker does not declare, no run lacks."""
+    has = room.usable(run.terms.tier)
+    memory = not room.total.memory_mib or run.terms.memory_mib <= has.memory_mib
+    return memory and (not room.total.cpu_milli or run.terms.cpu_milli <= has.cpu_milli)
 
 
 def order(found: Iterable[Run], total: Capacity, now: datetime) -> list[Run]:
@@ -95,17 +110,18 @@ def _offer(waiting: Run, worker: str, held: Sequence[Run]) -> Preemption | None:
         # A worker that declares nothing does one run at a time, or does not mind how many.
         return Preemption(worker, victims[:1])
     stopped: list[Run] = []
-    while victims and not fits(waiting, _left(total, held, stopped), total):
+    while victims and not fits(waiting, _without(total, held, stopped)):
         stopped.append(victims.pop(0))
-    if not stopped or not fits(waiting, _left(total, held, stopped), total):
+    if not stopped or not fits(waiting, _without(total, held, stopped)):
         return None
-    needless = [run for run in stopped if fits(waiting, _left(total, held, [other for other in stopped if other != run]), total)]
+    needless = [run for run in stopped if fits(waiting, _without(total, held, [other for other in stopped if other != run]))]
     return Preemption(worker, [run for run in stopped if run not in needless[:1]])
 
 
-def _left(total: Capacity, held: Sequence[Run], stopped: Sequence[Run]) -> Capacity:
+def _without(total: Capacity, held: Sequence[Run], stopped: Sequence[Run]) -> Room:
     kept = [run.terms for run in held if run not in stopped]
-    return Capacity(total.memory_mib - sum(terms.memory_mib for terms in kept), total.cpu_milli - sum(terms.cpu_milli for terms in kept))
+    memory, cpu = sum(terms.memory_mib for terms in kept), sum(terms.cpu_milli for terms in kept)
+    return room_of(total, Capacity(total.memory_mib - memory, total.cpu_milli - cpu))
 
 
 def _lost_seconds(offer: Preemption, now: datetime) -> float:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.controlplane import packing, runs
-from services.controlplane.packing import RESERVED
+from services.controlplane.packing import RESERVED, Room
 from services.controlplane.rows import run_of, save
 from services.controlplane.runs import Capacity, Lease, Run, RunState
 from services.controlplane.tables import DATABASE_TIME, RUNS
@@ -41,11 +41,12 @@ async def candidates(connection: AsyncConnection, lease: Lease, cell: str, free:
     """
     ran_out = sa.and_(RUNS.c.state == str(RunState.RUNNING), RUNS.c.lease_expires_at <= now)
     due = sa.or_(sa.and_(RUNS.c.state.in_(_WAITING), RUNS.c.due_at <= now), ran_out)
-    query = _within_limits(cell, now).where(OPEN, RUNS.c.kind.in_(lease.kinds), due, _fits(free, lease.worker_has))
+    room = packing.room_of(lease.worker_has, free, await _reserved(connection, lease, cell, now))
+    query = _within_limits(cell, now).where(OPEN, RUNS.c.kind.in_(lease.kinds), due, _fits(room))
     query = query.order_by(RUNS.c.state == str(RunState.SUSPENDED), RUNS.c.tier, RUNS.c.number).limit(BATCH)
     found = [run_of(row) for row in (await connection.execute(query)).all()]
     ordered = packing.order(found, lease.worker_has, now)
-    held = await _held_for(connection, lease, cell, free, now)
+    held = await _held_for(connection, lease, cell, room, now)
     if held is None:
         return ordered
     first = [run for run in ordered if run.number == held.number]
@@ -77,10 +78,9 @@ def _unplaced(now: datetime) -> sa.Select[Any]:
     return _within_limits(None, now).where(_PENDING, RUNS.c.tier.in_(RESERVED), RUNS.c.due_at <= waited, lapsed)
 
 
-async def _held_for(connection: AsyncConnection, lease: Lease, cell: str, free: Capacity, now: datetime) -> Run | None:
+async def _held_for(connection: AsyncConnection, lease: Lease, cell: str, room: Room, now: datetime) -> Run | None:
     """The run that the worker keeps a place for; a starving one that no worker keeps a place for gets it here."""
-    has = lease.worker_has
-    if has == Capacity():
+    if room.total == Capacity():
         return None
     mine = _within_limits(cell, now).where(_PENDING, RUNS.c.place_worker == lease.worker, RUNS.c.kind.in_(lease.kinds))
     rows = (await connection.execute(mine.order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH))).all()
@@ -88,8 +88,9 @@ async def _held_for(connection: AsyncConnection, lease: Lease, cell: str, free: 
     if held:
         return held[0]
     starving = now - timedelta(seconds=packing.STARVING_SECONDS)
-    query = _within_limits(cell, now).where(_PENDING, RUNS.c.kind.in_(lease.kinds), RUNS.c.due_at <= starving, _fits(has, has))
-    query = query.where(~_fits(free, has)).order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH)
+    query = _within_limits(cell, now).where(_PENDING, RUNS.c.kind.in_(lease.kinds), RUNS.c.due_at <= starving)
+    whole = packing.room_of(room.total, room.total)
+    query = query.where(_fits(whole), ~_fits(room)).order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH)
     for run in await _locked(connection, query):
         if packing.place_lapsed(run, now):
             placed = runs.placed(run, lease.worker, now)
@@ -110,13 +111,23 @@ def _within_limits(cell: str | None, now: datetime) -> sa.Select[Any]:
     return query if cell is None else query.where(RUNS.c.cell == cell)
 
 
-def _fits(has: Capacity, total: Capacity) -> sa.ColumnElement[bool]:
+async def _reserved(connection: AsyncConnection, lease: Lease, cell: str, now: datetime) -> Capacity:
+    """What the worker's runs of reserved tiers use."""
+    if lease.worker_has == Capacity():
+        return Capacity()
+    query = sa.select(sa.func.coalesce(sa.func.sum(RUNS.c.memory_mib), 0), sa.func.coalesce(sa.func.sum(RUNS.c.cpu_milli), 0))
+    query = query.where(_RUNNING, RUNS.c.cell == cell, RUNS.c.worker == lease.worker, RUNS.c.tier.in_(RESERVED))
+    memory, cpu = (await connection.execute(query.where(RUNS.c.lease_expires_at > now))).one()
+    return Capacity(int(memory), int(cpu))
+
+
+def _fits(room: Room) -> sa.ColumnElement[bool]:
     """`packing.fits`, as a condition."""
 
     def within(tier: int) -> sa.ColumnElement[bool]:
-        room = packing.usable(has, total, tier)
-        conditions = [RUNS.c.memory_mib <= room.memory_mib] if total.memory_mib else []
-        conditions += [RUNS.c.cpu_milli <= room.cpu_milli] if total.cpu_milli else []
+        has = room.usable(tier)
+        conditions = [RUNS.c.memory_mib <= has.memory_mib] if room.total.memory_mib else []
+        conditions += [RUNS.c.cpu_milli <= has.cpu_milli] if room.total.cpu_milli else []
         return sa.and_(RUNS.c.tier == tier, *conditions)
 
     return sa.or_(*map(within, TIERS))

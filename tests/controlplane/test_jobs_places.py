@@ -53,12 +53,15 @@ def test_the_most_important_comes_first_then_what_starves_then_the_largest() -> 
 
 
 def test_a_quarter_is_kept_for_tier_1() -> None:
-    """Of each kind of capacity that the worker declares; one that declares nothing does anything."""
-    assert packing.fits(run(1, 8000, 8000, tier=1), TOTAL, TOTAL)
-    assert packing.fits(run(1, 6000, 6000), TOTAL, TOTAL) and not packing.fits(run(1, 6001), TOTAL, TOTAL)
-    assert not packing.fits(run(1, 1), Capacity(2000, 8000), TOTAL) and packing.fits(run(1, 2000, tier=1), Capacity(2000, 0), TOTAL)
-    assert packing.fits(run(1, 99999, 99999), Capacity(), Capacity())
-    assert packing.fits(run(1, 100, 99999), Capacity(200, 0), Capacity(200, 0))
+    """Of each kind of capacity that the worker declares, less what runs of tier 1 use; one that declares nothing does anything."""
+    empty, full = packing.room_of(TOTAL, TOTAL), packing.room_of(TOTAL, Capacity(2000, 8000))
+    assert packing.fits(run(1, 8000, 8000, tier=1), empty)
+    assert packing.fits(run(1, 6000, 6000), empty) and not packing.fits(run(1, 6001), empty)
+    assert packing.fits(run(1, 2000, tier=1), full) and not packing.fits(run(1, 1), full)
+    assert packing.fits(run(1, 1500), packing.room_of(TOTAL, Capacity(2000, 8000), Capacity(1500, 0)))
+    assert not packing.fits(run(1, 1501), packing.room_of(TOTAL, Capacity(2000, 8000), Capacity(1500, 0)))
+    nothing, memory = packing.room_of(Capacity(), Capacity()), packing.room_of(Capacity(200, 0), Capacity(200, 0))
+    assert packing.fits(run(1, 99999, 99999), nothing) and packing.fits(run(1, 100, 99999), memory)
 
 
 @given(SIZES, st.lists(st.tuples(SIZES, st.sampled_from(["a", "b"])), max_size=12))
@@ -78,7 +81,8 @@ def test_stopping_runs_makes_place_and_stops_none_in_vain(
         kept = [other.terms for other in there if other.worker == offer.worker and other not in stopped]
         return Capacity(8000 - sum(terms.memory_mib for terms in kept), 8000 - sum(terms.cpu_milli for terms in kept))
 
-    assert packing.fits(waiting, left(list(offer.victims)), TOTAL) and not packing.fits(waiting, left([]), TOTAL)
+    assert packing.fits(waiting, packing.room_of(TOTAL, left(list(offer.victims))))
+    assert not packing.fits(waiting, packing.room_of(TOTAL, left([])))
 
 
 def test_the_place_is_made_where_least_is_lost() -> None:

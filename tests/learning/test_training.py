@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
+from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import model_service_pb2
 from chassis import testing
@@ -16,7 +17,7 @@ from chassis.config import CellConfig, LakeConfig
 from chassis.errors import ArterialError
 from chassis.learning import training
 from chassis.learning.artefact import Artefacts
-from chassis.learning.training import Lines, WorkConfig
+from chassis.learning.training import CapacityConfig, Lines, WorkConfig
 from chassis.testing import eventually
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import PAYMENTS, TRIPS, Stubs, create, get, model, report, stubs, verdict
@@ -41,7 +42,9 @@ async def to(shared_plane: ControlPlane) -> AsyncIterator[Stubs]:
 
 
 @asynccontextmanager
-async def worker(to: Stubs, plane: ControlPlane, folder: Path, trainer: str) -> AsyncIterator[WorkConfig]:
+async def worker(
+    to: Stubs, plane: ControlPlane, folder: Path, trainer: str, capacity: CapacityConfig | None = None
+) -> AsyncIterator[WorkConfig]:
     """A role `work` that trains with one of the trainers of tests."""
     config = WorkConfig(
         state_dir=folder / "state",
@@ -49,6 +52,7 @@ async def worker(to: Stubs, plane: ControlPlane, folder: Path, trainer: str) -> 
         cell=CellConfig(name=to.cell),
         lake=LakeConfig(root=str(folder / "lake")),
         models=LakeConfig(root=str(folder / "models")),
+        capacity=capacity or CapacityConfig(),
     )
     context = testing.context()
     trainers = {"pricing-train": f"tests.learning.trainers:{trainer}"}
@@ -134,6 +138,26 @@ def _gone(process: int) -> bool:
         os.kill(process, 0)
         return False
     return True
+
+
+async def test_a_worker_does_as_many_runs_at_once_as_it_has_room_for(to: Stubs, shared_plane: ControlPlane, tmp_path: Path) -> None:
+    """Two of three that take three eighths of its memory each; and one of tier 1, in the quarter that is kept for such."""
+    days = [f"2026-11-2{number}" for number in (1, 2, 3)]
+    await report(to, *(verdict(dataset, "PASS", 1, day) for dataset in (TRIPS, PAYMENTS) for day in days))
+    request = pb.CreateRunRequest(kind="pricing-train", subject=to.model, cell=to.cell, partition_date=days[0])
+    request.terms.memory_mib = 3000
+    made = await to.jobs.CreateRuns(pb.CreateRunsRequest(run=request, last_date=days[-1]))
+
+    async def running(*expected: str) -> bool:
+        listed = await to.jobs.ListRuns(pb.ListRunsRequest(subject=to.model, state=pb.RUN_STATE_RUNNING))
+        return sorted(run.run_id for run in listed.runs) == sorted(expected)
+
+    async with worker(to, shared_plane, tmp_path, "endless", CapacityConfig(memory_mib=8000, max_runs=5)):
+        await eventually(lambda: running(*made.run_ids[:2]), "two runs", 40)
+        first = (await create(to, "pricing-train", to.model, terms=specs_pb2.RunTerms(tier=1, memory_mib=2000))).run.run_id
+        await eventually(lambda: running(first, *made.run_ids[:2]), "the run of tier 1 beside them", 40)
+        await to.jobs.CancelRun(pb.CancelRunRequest(run_id=made.run_ids[0], reason="test"))
+        await eventually(lambda: running(first, *made.run_ids[1:]), "the third in the place of the first", 40)
 
 
 async def test_a_worker_waits_for_a_control_plane_that_is_away(plane: ControlPlane, tmp_path: Path) -> None:
