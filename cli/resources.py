@@ -45,6 +45,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     for command in (apply, edit, delete, rollback):
         command.add_argument("--approve", action="append", default=[], metavar="KIND/NAME:PATH", help="a one-way door to go through")
         command.add_argument("--message", default="", help="why, for the record")
+    for command in (apply, edit, rollback):
+        command.add_argument(
+            "--canary", default="", metavar="CELL", help="show it to this cell first, then to the others while all is well"
+        )
     for command, run in ((plan, run_plan), (apply, run_apply), (edit, run_edit), (delete, run_delete), (rollback, run_rollback)):
         command.set_defaults(run=run)
 
@@ -133,7 +137,8 @@ async def _apply(
     written: Sequence[Declared] = (),
     prune: pb.Prune | None = None,
 ) -> None:
-    request = pb.ApplyRequest(resources=resources, approvals=arguments.approve, message=arguments.message, prune=prune)
+    why = {"approvals": arguments.approve, "message": arguments.message}
+    request = pb.ApplyRequest(resources=resources, prune=prune, canary=arguments.canary, **why)
     async with to_service(arguments, "controlplane") as channel:
         with located(written):
             reply = await grpc_stubs.ControlPlaneServiceStub(channel).Apply(request, timeout=APPLY_SECONDS, metadata=actor())

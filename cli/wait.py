@@ -40,7 +40,7 @@ def unready(resource: resource_pb2.Resource) -> list[str]:
     wrong += [
         f"{who(condition)}: {condition.reason} {condition.message}".rstrip()
         for condition in resource.status.conditions
-        if (condition.type == "Ready" and condition.status != "True") or condition.status == "False"
+        if (condition.type in ("Ready", "RolledOut") and condition.status != "True") or condition.status == "False"
     ]
     return wrong
 

@@ -17,6 +17,8 @@ from arterial.api.controlplane.v1alpha1 import (
     model_service_pb2_grpc,
     partition_service_pb2,
     partition_service_pb2_grpc,
+    rollout_service_pb2,
+    rollout_service_pb2_grpc,
 )
 from chassis import process, resourcefiles, sql
 from chassis.lineage import emitting
@@ -44,6 +46,9 @@ from services.controlplane.registry.catalogue import Catalogue
 from services.controlplane.registry.configuration import Configuration
 from services.controlplane.registry.handler import SchemaRegistryHandler
 from services.controlplane.registry.registry import SchemaRegistry
+from services.controlplane.rollout_handler import RolloutHandler
+from services.controlplane.rollout_store import RolloutStore
+from services.controlplane.rollouts import Terms
 from services.controlplane.run_store import RunStore
 from services.controlplane.schedule_store import ScheduleStore
 from services.controlplane.scheduling import Scheduler
@@ -75,6 +80,7 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
             reconciling.run(store, models, runs, partitions, context),
             telling.run(changes, lineage, context),
             StatusStore(engine).forget(context),
+            RolloutStore(engine).run(Terms(config.rollout_soak_seconds, config.rollout_timeout_seconds), context),
             election.run(context),
             scheduler.run(context),
         )
@@ -109,7 +115,9 @@ def _register(
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelHandler(models), server)
         backups = BackupHandler(BackupStore(engine, MIGRATIONS), registry.prepare)
         backup_service_pb2_grpc.add_BackupServiceServicer_to_server(backups, server)
-        files = (pb, schema_registry_service_pb2, job_service_pb2, partition_service_pb2, model_service_pb2, backup_service_pb2)
+        rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutHandler(RolloutStore(engine)), server)
+        alpha = (job_service_pb2, partition_service_pb2, model_service_pb2, backup_service_pb2, rollout_service_pb2)
+        files = (pb, schema_registry_service_pb2, *alpha)
         return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 
     return register

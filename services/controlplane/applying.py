@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason, Violation
-from services.controlplane import checking, dashboards, planning, schedules
+from services.controlplane import checking, dashboards, planning, rollouts, schedules
 from services.controlplane.declared_schemas import KIND as SCHEMA
 from services.controlplane.declared_schemas import DeclaredSchemas, statuses_into
 from services.controlplane.dependents import Dependents, told
@@ -52,6 +52,7 @@ class Applying:
         """Makes the resources so, all or none. Raises as the contract says."""
         existing, _ = await self._store.snapshot()
         planned = await self._planned(request.resources, request.prune if request.HasField("prune") else None, existing)
+        cells = _turns(request.canary, planned, existing)
         _refuse_unapproved(planned.changes, request.approvals)
         await self._register(planned, existing)
         edits = [
@@ -61,7 +62,7 @@ class Applying:
             for key in [(change.kind, change.name)]
             for wanted in [planned.wanted.get(key)]
         ]
-        written = await self._store.write(edits, Why(actor, request.message)) if edits else []
+        written = await self._store.write(edits, Why(actor, request.message), cells) if edits else []
         await self._models.settle([resource.metadata.name for resource in written if resource.kind == "Model"])
         return pb.ApplyResponse(changes=planned.changes, resources=written)
 
@@ -134,6 +135,18 @@ class Applying:
 def _refuse(wrong: Sequence[Violation]) -> None:
     if wrong:
         raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=wrong)
+
+
+def _turns(canary: str, planned: Planned, existing: planning.Existing) -> Sequence[str]:
+    """The cells in the order in which they are shown the changes; none for all at once. Raises INVALID_REQUEST."""
+    if not canary:
+        return ()
+    declared = [name for kind, name in existing if kind == "Cell"]
+    if canary not in declared:
+        _refuse([Violation("canary", f"no Cell {canary} is declared; there are {', '.join(sorted(declared)) or 'none'}")])
+    if any(change.action == pb.Change.ACTION_DELETE for change in planned.changes):
+        _refuse([Violation("canary", "a removal cannot go cell by cell: apply it without a canary")])
+    return rollouts.order(canary, declared)
 
 
 def _refuse_unapproved(changes: Sequence[pb.Change], approvals: Sequence[str]) -> None:

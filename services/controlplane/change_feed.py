@@ -1,6 +1,6 @@
 """The log of changes as a process that watches it reads it, and how it hears of new ones at once."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -8,7 +8,8 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.controlplane.frames import Changed, Key
+from services.controlplane import rollout_rows
+from services.controlplane.frames import Changed, Held, Key
 from services.controlplane.store import CHANGES, RESOURCES
 
 # Channel that a trigger of the table of changes notifies (migration 0005).
@@ -23,6 +24,15 @@ class Everything:
     recent: tuple[tuple[int, Key], ...]
     version: int
     floor: int
+    held: Mapping[Key, Held]
+
+
+@dataclass(frozen=True)
+class Since:
+    """Changes, in order, and what is not shown to all cells after them."""
+
+    changes: tuple[Changed, ...]
+    held: Mapping[Key, Held]
 
 
 class ChangeFeed:
@@ -45,16 +55,20 @@ class ChangeFeed:
                 tuple((row.version, (row.kind, row.name)) for row in changes),
                 version,
                 floor,
+                await rollout_rows.held(connection),
             )
 
-    async def after(self, version: int, limit: int) -> list[Changed] | None:
+    async def after(self, version: int, limit: int) -> Since | None:
         """Changes after a version, in order; None if it is not one of this database, or more than the limit came since."""
         query = sa.select(CHANGES.c.version, CHANGES.c.kind, CHANGES.c.name, CHANGES.c.body).where(CHANGES.c.version >= version)
         async with self._engine.connect() as connection:
+            # One state for both: a change must never be seen without the rollout that holds it back.
+            await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             rows = (await connection.execute(query.order_by(CHANGES.c.version).limit(limit + 2))).all()
+            held = await rollout_rows.held(connection) if len(rows) > 1 or not version else {}
         if len(rows) > limit + 1 or (version and (not rows or rows[0].version != version)):
             return None
-        return [Changed(row.version, (row.kind, row.name), row.body) for row in rows if row.version > version]
+        return Since(tuple(Changed(row.version, (row.kind, row.name), row.body) for row in rows if row.version > version), held)
 
     @asynccontextmanager
     async def listening(self, heard: Callable[[], None]) -> AsyncIterator[Callable[[], bool]]:

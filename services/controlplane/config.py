@@ -28,5 +28,8 @@ class ControlPlaneConfig(ServiceConfig):
     rpc: RpcConfig
     # Hears of changes by LISTEN, at once; False where PostgreSQL stands behind a pooler that does not pass notifications on: then it polls.
     notifications: bool = True
+    # Of a change that goes from cell to cell: how long a cell must be well before the next is shown it, and may take to say that it is.
+    rollout_soak_seconds: float = Field(default=10.0, ge=0.0)
+    rollout_timeout_seconds: float = Field(default=120.0, gt=0.0)
     # Without it schemas are served by gRPC only.
     registry: RegistryConfig | None = None

@@ -74,12 +74,15 @@ class Frames:
         self._held: Mapping[Key, Held] = {}
         self._parts: dict[tuple[Audience, int, Key | None], Part] = {}
 
-    def reset(self, bodies: Iterable[tuple[Key, bytes]], recent: Iterable[tuple[int, Key]], version: int, floor: int) -> None:
-        """Begins anew with all resources at `version`, and the changes after `floor`, in order."""
+    def reset(
+        self, bodies: Iterable[tuple[Key, bytes]], recent: Iterable[tuple[int, Key]], span: tuple[int, int], held: Mapping[Key, Held]
+    ) -> None:
+        """Begins anew with all resources, the recent changes in order, and what is being rolled out; `span` is floor and version."""
         self._frames = {key: _framed(body) for key, body in bodies}
         self._keys = sorted(self._frames)
         self._recent = deque(recent)
-        self.version, self._floor = version, floor
+        self._floor, self.version = span
+        self._held = held
         self._parts.clear()
 
     def apply(self, changes: Iterable[Changed], held: Mapping[Key, Held]) -> None:

@@ -15,7 +15,7 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.logs import logger
 from chassis.process import Context
-from services.controlplane import statuses
+from services.controlplane import rollout_rows, rollouts, statuses
 from services.controlplane.references import Key
 from services.controlplane.statuses import Reporter
 from services.controlplane.store import RESOURCES
@@ -79,8 +79,12 @@ class StatusStore:
             for row in await connection.execute(query):
                 status = resource_pb2.Status.FromString(row.body)
                 told.setdefault((row.kind, row.name), []).append((Reporter(row.cell, row.component, row.instance), status))
+            under_way = await rollout_rows.of(connection, keys)
         for resource in resources:
-            statuses.fill(resource, told.get((resource.kind, resource.metadata.name), []))
+            key = (resource.kind, resource.metadata.name)
+            statuses.fill(resource, told.get(key, []))
+            if key in under_way:
+                resource.status.conditions.append(rollouts.condition(rollout_rows.rollout(under_way[key])))
 
     async def forget(self, context: Context) -> None:
         """Forgets reporters that are gone, until the process stops; not before those that waited for it could be heard."""

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason
+from services.controlplane import rollout_rows
 from services.controlplane.references import Key, key_of
 
 # Writers queue up: only then does the order of versions agree with the order of commits, which watchers rely on.
@@ -120,8 +121,10 @@ class ResourceStore:
         async with self._engine.connect() as connection:
             return await _version(connection)
 
-    async def write(self, edits: Sequence[Edit], why: Why) -> list[resource_pb2.Resource]:
+    async def write(self, edits: Sequence[Edit], why: Why, cells: Sequence[str] = ()) -> list[resource_pb2.Resource]:
         """Makes the edits, all or none; returns what was written. Status stays as it is, unless an edit brings one of a Schema.
+
+        With `cells` they are shown to one after another; else to all at once.
 
         Raises:
             ArterialError: CONFLICT if a resource has not the expected version, NOT_FOUND for the removal of what does not exist.
@@ -140,6 +143,7 @@ class ResourceStore:
                 written += [] if stored is None else [stored]
                 changes.append(_row(edit.key, version, body, why) | {"shown": edit.shown})
             await _store(connection, changes)
+            await rollout_rows.begin(connection, [edit.key for edit in edits], current, written, cells)
             return written
 
     async def history(self, kind: str, name: str, start: int, end: int) -> tuple[list[Recorded], int]:
@@ -177,6 +181,13 @@ class ResourceStore:
 async def lock(connection: AsyncConnection) -> None:
     """Queues this transaction behind all others that change resources."""
     await connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"))
+
+
+async def touch(connection: AsyncConnection, key: Key, message: str) -> None:
+    """Gives a resource a new version, so that watchers look at it again; nothing else of it changes. The transaction holds the lock."""
+    current = await find(connection, *key)
+    current.metadata.resource_version = await _version(connection) + 1
+    await _write(connection, current, message)
 
 
 async def find(connection: AsyncConnection, kind: str, name: str) -> resource_pb2.Resource:

@@ -26,15 +26,15 @@ async def run(feed: ChangeFeed, lineage: Lineage, context: Context) -> None:
     seen, drawn = -1, frozenset[str]()
     while not context.stopping.is_set():
         try:
-            changes = await feed.after(seen, HISTORY) if seen >= 0 else None
-            if changes is None:
+            since = await feed.after(seen, HISTORY) if seen >= 0 else None
+            if since is None:
                 found = await feed.everything(0)
                 bodies, seen = found.bodies, found.version
                 # Thousands of resources take long to parse: not on the loop that answers.
                 drawn = tell(lineage, await asyncio.to_thread(_datasets, bodies), drawn)
-            elif changes:
-                seen = changes[-1].version
-                drawn = tell(lineage, _datasets((change.key, change.body) for change in changes), drawn)
+            elif since.changes:
+                seen = since.changes[-1].version
+                drawn = tell(lineage, _datasets((change.key, change.body) for change in since.changes), drawn)
         except (OSError, SQLAlchemyError) as error:
             _log.warning("store away", error=repr(error))
         with suppress(TimeoutError):

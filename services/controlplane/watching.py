@@ -78,13 +78,13 @@ class Watching:
 
     async def _take(self) -> None:
         """Takes in what changed, and wakes the watchers if anything did."""
-        changes = await self._feed.after(self._frames.version, self._frames.history) if self._loaded.is_set() else None
-        if changes is None:
+        since = await self._feed.after(self._frames.version, self._frames.history) if self._loaded.is_set() else None
+        if since is None:
             found = await self._feed.everything(self._frames.history)
-            self._frames.reset(found.bodies, found.recent, found.version, found.floor)
+            self._frames.reset(found.bodies, found.recent, (found.floor, found.version), found.held)
             self._loaded.set()
-        elif changes:
-            self._frames.apply(changes, {})
+        elif since.changes:
+            self._frames.apply(since.changes, since.held)
         else:
             return
         self._moved.set()

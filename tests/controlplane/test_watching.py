@@ -211,7 +211,7 @@ def test_pages_end_at_their_size_and_leave_nothing_out() -> None:
     frames = Frames()
     names = [f"c{number:02d}" for number in range(10)]
     bodies: list[tuple[Key, bytes]] = [(("Cell", name), cell(name, "x" * 30_000).SerializeToString()) for name in names]
-    frames.reset(bodies, (), 10, 10)
+    frames.reset(bodies, (), (10, 10), {})
     found: list[list[str]] = []
     after: Key | None = None
     while not found or after is not None:

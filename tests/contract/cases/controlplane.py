@@ -8,6 +8,7 @@ from arterial.api.controlplane.v1alpha1 import backup_service_pb2 as backups
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import model_service_pb2 as models
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as partitions
+from arterial.api.controlplane.v1alpha1 import rollout_service_pb2 as rollouts
 from chassis.errors import Reason
 from tests.contract.case import BAD_PAGE, LONG, Case
 
@@ -170,6 +171,7 @@ CASES = {
         "reason",
         frozenset({Reason.NOT_FOUND}),
     ),
+    "RolloutService/ListRollouts": Case(rollouts.ListRolloutsRequest(), rollouts.ListRolloutsRequest(page=BAD_PAGE), "page.page_size"),
     "PartitionService/ReportVerdicts": Case(
         partitions.ReportVerdictsRequest(cell="contract", verdicts=[verdict(partitions.VERDICT_PASS)]),
         partitions.ReportVerdictsRequest(cell="contract", verdicts=[verdict(partitions.VERDICT_UNSPECIFIED)]),

@@ -1,0 +1,52 @@
+"""`arterial rollout status`: changes that go from cell to cell."""
+
+import argparse
+from datetime import UTC
+
+from google.protobuf import json_format
+
+from arterial.api.controlplane.v1alpha1 import rollout_service_pb2 as pb
+from arterial.api.controlplane.v1alpha1 import rollout_service_pb2_grpc
+from arterial.api.types.v1 import page_pb2
+from cli.connect import show, table, to_service
+
+PAGE = 1000
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    rollout = commands.add_parser("rollout", help="changes that go from cell to cell (apply --canary)")
+    actions = rollout.add_subparsers(dest="action", required=True)
+    status = actions.add_parser("status", help="where they stand; exit status 1 if one was halted")
+    status.add_argument("resource", nargs="?", default="", metavar="KIND/NAME")
+    status.set_defaults(run=run_status)
+
+
+async def run_status(arguments: argparse.Namespace) -> int:
+    """The last rollout of each resource, or of one."""
+    found: list[pb.Rollout] = []
+    async with to_service(arguments, "controlplane") as channel:
+        stub, token = rollout_service_pb2_grpc.RolloutServiceStub(channel), ""
+        while True:
+            request = pb.ListRolloutsRequest(page=page_pb2.PageRequest(page_size=PAGE, page_token=token))
+            reply: pb.ListRolloutsResponse = await stub.ListRollouts(request)
+            found += reply.rollouts
+            token = reply.page.next_page_token
+            if not token:
+                break
+    chosen = [each for each in found if arguments.resource in ("", f"{each.kind}/{each.name}")]
+    rows = [["RESOURCE", "GENERATION", "STATE", "SHOWN TO", "WAITING", "SINCE", "REASON"]]
+    rows += [
+        [
+            f"{each.kind}/{each.name}",
+            str(each.generation),
+            pb.RolloutState.Name(each.state).removeprefix("ROLLOUT_STATE_").lower(),
+            ",".join(each.shown_cells),
+            ",".join(each.waiting_cells) or "-",
+            each.moved_at.ToDatetime(UTC).isoformat(timespec="seconds"),
+            each.reason,
+        ]
+        for each in chosen
+    ]
+    show(arguments, [json_format.MessageToDict(each) for each in chosen], table(rows) if chosen else ["no rollouts"])
+    return 1 if any(each.state == pb.ROLLOUT_STATE_HALTED for each in chosen) else 0
