@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 import asyncpg
 import sqlalchemy as sa
@@ -17,21 +18,30 @@ CHANNEL = "arterial_changes"
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a reader is: a version, and when it was made. A database that was restored may have other changes under the same versions."""
+
+    version: int
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Everything:
-    """All resources, serialised, at `version`, and the changes after `floor`."""
+    """All resources, serialised, as they are there, and the changes after `floor`."""
 
     bodies: tuple[tuple[Key, bytes], ...]
     recent: tuple[tuple[int, Key], ...]
-    version: int
+    place: Place
     floor: int
     held: Mapping[Key, Held]
 
 
 @dataclass(frozen=True)
 class Since:
-    """Changes, in order, and what is not shown to all cells after them."""
+    """Changes, in order, and what is not shown to all cells after them, which is there."""
 
     changes: tuple[Changed, ...]
+    place: Place
     held: Mapping[Key, Held]
 
 
@@ -45,30 +55,35 @@ class ChangeFeed:
         """All resources, and the last changes, which watchers may resume."""
         async with self._engine.connect() as connection:
             await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            version = int(await connection.scalar(sa.select(sa.func.max(CHANGES.c.version))) or 0)
-            floor = max(0, version - history)
+            newest = sa.select(CHANGES.c.version, CHANGES.c.at).order_by(CHANGES.c.version.desc()).limit(1)
+            row = (await connection.execute(newest)).one_or_none()
+            place = Place(0) if row is None else Place(row.version, row.at)
+            floor = max(0, place.version - history)
             resources = await connection.execute(sa.select(RESOURCES.c.kind, RESOURCES.c.name, RESOURCES.c.body))
             query = sa.select(CHANGES.c.version, CHANGES.c.kind, CHANGES.c.name).where(CHANGES.c.version > floor)
             changes = await connection.execute(query.order_by(CHANGES.c.version))
             return Everything(
                 tuple(((row.kind, row.name), row.body) for row in resources),
                 tuple((row.version, (row.kind, row.name)) for row in changes),
-                version,
+                place,
                 floor,
                 await rollout_rows.held(connection),
             )
 
-    async def after(self, version: int, limit: int) -> Since | None:
-        """Changes after a version, in order; None if it is not one of this database, or more than the limit came since."""
-        query = sa.select(CHANGES.c.version, CHANGES.c.kind, CHANGES.c.name, CHANGES.c.body).where(CHANGES.c.version >= version)
+    async def after(self, place: Place, limit: int) -> Since | None:
+        """Changes after a place, in order; None if it is not one of this database, or more than the limit came since."""
+        version = place.version
+        columns = (CHANGES.c.version, CHANGES.c.at, CHANGES.c.kind, CHANGES.c.name, CHANGES.c.body)
+        query = sa.select(*columns).where(CHANGES.c.version >= version)
         async with self._engine.connect() as connection:
             # One state for both: a change must never be seen without the rollout that holds it back.
             await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             rows = (await connection.execute(query.order_by(CHANGES.c.version).limit(limit + 2))).all()
             held = await rollout_rows.held(connection) if len(rows) > 1 or not version else {}
-        if len(rows) > limit + 1 or (version and (not rows or rows[0].version != version)):
+        if len(rows) > limit + 1 or (version and (not rows or (rows[0].version, rows[0].at) != (version, place.at))):
             return None
-        return Since(tuple(Changed(row.version, (row.kind, row.name), row.body) for row in rows if row.version > version), held)
+        changes = tuple(Changed(row.version, (row.kind, row.name), row.body) for row in rows if row.version > version)
+        return Since(changes, Place(rows[-1].version, rows[-1].at) if rows else place, held)
 
     @asynccontextmanager
     async def listening(self, heard: Callable[[], None]) -> AsyncIterator[Callable[[], bool]]:

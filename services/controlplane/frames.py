@@ -67,6 +67,8 @@ class Frames:
     def __init__(self, history: int = HISTORY) -> None:
         self.history = history
         self.version = 0
+        # Grows with every reset: what a watcher holds of an earlier one says nothing any more.
+        self.epoch = 0
         self._floor = 0
         self._frames: dict[Key, bytes] = {}
         self._keys: list[Key] = []
@@ -82,6 +84,7 @@ class Frames:
         self._keys = sorted(self._frames)
         self._recent = deque(recent)
         self._floor, self.version = span
+        self.epoch += 1
         self._held = held
         self._parts.clear()
 

@@ -12,7 +12,7 @@ from chassis.lineage import Lineage
 from chassis.logs import logger
 from chassis.process import Context
 from services.controlplane import dashboards
-from services.controlplane.change_feed import ChangeFeed
+from services.controlplane.change_feed import ChangeFeed, Place
 from services.controlplane.frames import HISTORY, Key
 
 INTERVAL_SECONDS = 1.0
@@ -23,17 +23,18 @@ Datasets = Mapping[str, resource_pb2.Resource | None]
 
 async def run(feed: ChangeFeed, lineage: Lineage, context: Context) -> None:
     """Tells everything once, then what changes, until the process stops."""
-    seen, drawn = -1, frozenset[str]()
+    place: Place | None = None
+    drawn = frozenset[str]()
     while not context.stopping.is_set():
         try:
-            since = await feed.after(seen, HISTORY) if seen >= 0 else None
+            since = await feed.after(place, HISTORY) if place is not None else None
             if since is None:
                 found = await feed.everything(0)
-                bodies, seen = found.bodies, found.version
+                bodies, place = found.bodies, found.place
                 # Thousands of resources take long to parse: not on the loop that answers.
                 drawn = tell(lineage, await asyncio.to_thread(_datasets, bodies), drawn)
             elif since.changes:
-                seen = since.changes[-1].version
+                place = since.place
                 drawn = tell(lineage, _datasets((change.key, change.body) for change in since.changes), drawn)
         except (OSError, SQLAlchemyError) as error:
             _log.warning("store away", error=repr(error))

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from chassis.logs import logger
 from chassis.process import Context
-from services.controlplane.change_feed import ChangeFeed
+from services.controlplane.change_feed import ChangeFeed, Place
 from services.controlplane.frames import HISTORY, Audience, Frames, Key
 
 # Without notifications a change is seen within this; with them, one whose notification went missing. One look is for all watchers.
@@ -32,6 +32,7 @@ class Watching:
         self._context = context
         self._notifications = notifications
         self._frames = Frames(history)
+        self._place = Place(0)
         self._loaded = asyncio.Event()
         self._moved = asyncio.Event()
         self._heard = asyncio.Event()
@@ -78,12 +79,14 @@ class Watching:
 
     async def _take(self) -> None:
         """Takes in what changed, and wakes the watchers if anything did."""
-        since = await self._feed.after(self._frames.version, self._frames.history) if self._loaded.is_set() else None
+        since = await self._feed.after(self._place, self._frames.history) if self._loaded.is_set() else None
         if since is None:
             found = await self._feed.everything(self._frames.history)
-            self._frames.reset(found.bodies, found.recent, (found.floor, found.version), found.held)
+            self._place = found.place
+            self._frames.reset(found.bodies, found.recent, (found.floor, found.place.version), found.held)
             self._loaded.set()
         elif since.changes:
+            self._place = since.place
             self._frames.apply(since.changes, since.held)
         else:
             return
@@ -127,6 +130,7 @@ class Watcher:
         self._told = time.monotonic() - HEARTBEAT_SECONDS
         # True if the client cannot go on from where it is, and must be sent everything.
         self.behind = self._position == 0 or not frames.reaches(self._position)
+        self._epoch = frames.epoch
 
     def quiet_seconds(self) -> float:
         """How long the stream may still be quiet."""
@@ -136,19 +140,22 @@ class Watcher:
         """What the client lacks; nothing if it lacks nothing and heard of us lately."""
         synced = True
         if self.behind:
-            synced, self._position = False, self._frames.version
+            synced, self._position, self._epoch = False, self._frames.version, self._frames.epoch
             async for message in self._everything():
                 yield message
-        while self._frames.reaches(self._position) and self._position < self._frames.version:
+        while self._reaches() and self._position < self._frames.version:
             part = self._frames.since(self._audience, self._position)
             self._position = part.position
             for message in part.messages:
                 yield message
                 synced, self._told = part.synced, time.monotonic()
-        self.behind = not self._frames.reaches(self._position)
+        self.behind = not self._reaches()
         if not self.behind and (not synced or not self.quiet_seconds()):
             yield pb.WatchResponse(type=pb.WatchResponse.TYPE_SYNCED, resource_version=self._position).SerializeToString()
             self._told = time.monotonic()
+
+    def _reaches(self) -> bool:
+        return self._epoch == self._frames.epoch and self._frames.reaches(self._position)
 
     async def _everything(self) -> AsyncIterator[bytes]:
         """All resources, a page at a time as the client reads; what changes meanwhile comes after them."""

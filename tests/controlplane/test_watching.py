@@ -219,3 +219,18 @@ def test_pages_end_at_their_size_and_leave_nothing_out() -> None:
         found += [[resource.metadata.name for resource in pb.WatchResponse.FromString(message).changed] for message in page.messages]
         after = page.after
     assert [name for part in found for name in part] == names and max(map(len, found)) == 3
+
+
+async def test_another_history_under_the_same_versions_is_noticed(place: Place) -> None:
+    """After a restore, versions that a watcher has seen say something else: it is sent everything."""
+    await place.put(cell("a", "r1"), cell("a", "r2"))
+    async with watched(place) as stream:
+        await until_synced(stream)
+        async with place.engine.begin() as connection:
+            await connection.execute(sa.text("DELETE FROM changes WHERE version = 2"))
+            await connection.execute(sa.text("UPDATE changes SET at = at - interval '1 day'"))
+        await place.put(cell("b", "restored"), cell("b", "again"))
+        again = await until_synced(stream)
+        assert again[0].type == RESYNC and ["again"] in [
+            [each.cell.region for each in message.changed if each.metadata.name == "b"] for message in again
+        ]
