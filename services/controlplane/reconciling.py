@@ -1,6 +1,7 @@
 """Looks again, every few seconds, at what should follow from what is written; what a crash left half done is made good here."""
 
 import asyncio
+import time
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,19 +15,22 @@ from services.controlplane.store import ResourceStore
 
 # A listed run shows within this that its worker died, or that its model's inputs were changed, also while nobody asks for runs.
 INTERVAL_SECONDS = 2.0
+# What should never be needed, since verdicts and resources that change are acted on at once: everything is looked at again.
+SWEEP_SECONDS = 60.0
 _log = logger(__name__)
 
 
 async def run(store: ResourceStore, models: ModelStore, runs: RunStore, partitions: PartitionStore, context: Context) -> None:
     """Reconciles until the process stops. Replicas may do so at once: rows that one holds, the other passes over."""
-    seen = -1
+    seen, swept_at = -1, 0.0
     while not context.stopping.is_set():
         try:
-            version = await store.version()
-            if version != seen:
+            version, now = await store.version(), time.monotonic()
+            if version != seen or now - swept_at > SWEEP_SECONDS:
                 await models.settle(await store.names("Model"))
-                seen = version
-            await runs.reconsider()
+                await runs.reconsider()
+                seen, swept_at = version, now
+            await runs.expire()
             await partitions.follow_runs()
         except (OSError, SQLAlchemyError) as error:
             _log.warning("store away", error=repr(error))

@@ -60,16 +60,23 @@ async def save(connection: AsyncConnection, before: Run, after: Run) -> None:
 
 
 async def add(connection: AsyncConnection, new: Sequence[Run]) -> list[Run]:
-    """Writes runs, without those whose tick or open request has one; returns what was written, numbered."""
-    written = []
-    for run in new:
-        asked = {name: getattr(run, name) for name in _ASKED} | asdict(run.terms)
-        asked |= {"inputs": [[given.dataset, given.days] for given in run.inputs], "produces": list(run.produces)}
-        statement = insert(RUNS).values(_changing(run) | asked).on_conflict_do_nothing().returning(RUNS.c.number)
-        number = await connection.scalar(statement)
-        if number is not None:
-            written.append(replace(run, number=int(number)))
-    return written
+    """Writes runs of one request or schedule, without those whose tick or open request has one.
+
+    Returns what was written, numbered, in the order given.
+    """
+    if not new:
+        return []
+    key = (RUNS.c.partition_date, RUNS.c.scheduled_for)
+    statement = insert(RUNS).values([_changing(run) | _asked(run) for run in new])
+    rows = (await connection.execute(statement.on_conflict_do_nothing().returning(RUNS.c.number, *key))).all()
+    numbers = {(row.partition_date, row.scheduled_for): int(row.number) for row in rows}
+    asked = [(run, numbers.get((run.partition_date, run.scheduled_for))) for run in new]
+    return [replace(run, number=number) for run, number in asked if number is not None]
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    asked = {name: getattr(run, name) for name in _ASKED} | asdict(run.terms)
+    return asked | {"inputs": [[given.dataset, given.days] for given in run.inputs], "produces": list(run.produces)}
 
 
 def _changing(run: Run) -> dict[str, Any]:

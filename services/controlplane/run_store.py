@@ -14,7 +14,7 @@ from services.controlplane import gating, runs, taking
 from services.controlplane.rows import add, run_of, save
 from services.controlplane.runs import Capacity, Input, Lease, Outcome, Run, RunState, Terms
 from services.controlplane.tables import RUN_LOG, RUNS
-from services.controlplane.taking import BATCH, OPEN, now_of
+from services.controlplane.taking import BATCH, LOOK, OPEN, now_of
 
 # Lines of a run and characters of a line that are kept: a worker that prints in a loop must not fill the database.
 MAX_LOG_LINES, MAX_LINE_CHARACTERS = 10_000, 4096
@@ -126,9 +126,9 @@ class RunStore:
             await taking.one_at_a_time(connection, cell)
             now = await now_of(connection)
             found = await taking.candidates(connection, lease, cell, free, now)
-            for before, after in zip(found, await _foreseen(connection, found, now), strict=True):
-                if after != before or after.state is RunState.PENDING:
-                    for run in await _settled(connection, [before.number], now):
+            for start in range(0, len(found), LOOK):
+                for number in await _that_may_run(connection, found[start : start + LOOK], now):
+                    for run in await _settled(connection, [number], now):
                         if run.state is RunState.PENDING and run.due_at <= now:
                             taken = runs.taken(run, lease, now)
                             await save(connection, run, taken)
@@ -147,13 +147,23 @@ class RunStore:
         """Ends a run that has not ended. Raises NOT_FOUND."""
         return await self._change(run_id, lambda run, now: runs.cancelled(run, reason, now), ())
 
+    async def expire(self) -> None:
+        """Ends attempts whose lease or time ran out."""
+        over = RUNS.c.started_at + sa.func.make_interval(0, 0, 0, 0, 0, 0, RUNS.c.timeout_seconds)
+        late = sa.or_(RUNS.c.lease_expires_at <= sa.func.now(), sa.and_(RUNS.c.timeout_seconds > 0, over <= sa.func.now()))
+        await self._look_at(sa.and_(sa.text("runs.state = 'RUNNING'"), late))
+
     async def reconsider(self) -> None:
-        """Looks at all open runs once: leases that ran out, and the gate. Only runs that change are held."""
+        """Looks at all open runs once: leases that ran out, and the gate."""
+        await self._look_at(OPEN)
+
+    async def _look_at(self, which: sa.ColumnElement[bool] | sa.TextClause) -> None:
+        """Only runs that change are held."""
         last = 0
         while True:
             async with self._engine.begin() as connection:
                 now = await now_of(connection)
-                query = sa.select(RUNS).where(OPEN, RUNS.c.number > last).order_by(RUNS.c.number).limit(BATCH)
+                query = sa.select(RUNS).where(which, RUNS.c.number > last).order_by(RUNS.c.number).limit(BATCH)
                 found = [run_of(row) for row in (await connection.execute(query)).all()]
                 after = await _foreseen(connection, found, now)
                 await _settled(connection, [new.number for old, new in zip(found, after, strict=True) if new != old], now)
@@ -202,6 +212,12 @@ def _new(request: RunRequest, now: datetime) -> Run:
         inputs=request.inputs,
         produces=request.produces,
     )
+
+
+async def _that_may_run(connection: AsyncConnection, found: Sequence[Run], now: datetime) -> list[int]:
+    """Numbers of those that are, or would be if they were looked at, pending."""
+    after = await _foreseen(connection, found, now)
+    return [before.number for before, then in zip(found, after, strict=True) if then != before or then.state is RunState.PENDING]
 
 
 async def _foreseen(connection: AsyncConnection, found: Sequence[Run], now: datetime) -> list[Run]:

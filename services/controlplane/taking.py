@@ -5,19 +5,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.controlplane import packing, runs
 from services.controlplane.packing import RESERVED, Room
 from services.controlplane.rows import run_of, save
-from services.controlplane.runs import Capacity, Lease, Run, RunState
+from services.controlplane.runs import Capacity, Lease, Run
 from services.controlplane.tables import DATABASE_TIME, RUNS
 from services.controlplane.tiers import TIERS
 
 # Runs that are looked at in one transaction: it stays short, however many wait.
 BATCH = 100
+# Candidates that the gate is asked for at once: most often the first one may run.
+LOOK = 5
 OPEN = sa.text("runs.state IN ('PENDING', 'SUSPENDED', 'RUNNING')")
-_WAITING = (str(RunState.PENDING), str(RunState.SUSPENDED))
 _PENDING = sa.text("runs.state = 'PENDING'")
 _RUNNING = sa.text("runs.state = 'RUNNING'")
 
@@ -35,16 +37,17 @@ async def one_at_a_time(connection: AsyncConnection, cell: str) -> None:
 
 
 async def candidates(connection: AsyncConnection, lease: Lease, cell: str, free: Capacity, now: datetime) -> list[Run]:
-    """Runs that the worker could take if the gate lets them, in the order in which it should; at most BATCH.
+    """Runs that the worker could take if the gate lets them, in the order in which it should; at most twice BATCH.
 
-    Suspended ones come last: verdicts release them at once (`reconsider_partitions`), so that one found here is an exception.
+    Suspended ones are not among them: verdicts release them at once (`reconsider_partitions`).
     """
-    ran_out = sa.and_(RUNS.c.state == str(RunState.RUNNING), RUNS.c.lease_expires_at <= now)
-    due = sa.or_(sa.and_(RUNS.c.state.in_(_WAITING), RUNS.c.due_at <= now), ran_out)
     room = packing.room_of(lease.worker_has, free, await _reserved(connection, lease, cell, now))
-    query = _within_limits(cell, now).where(OPEN, RUNS.c.kind.in_(lease.kinds), due, _fits(room))
-    query = query.order_by(RUNS.c.state == str(RunState.SUSPENDED), RUNS.c.tier, RUNS.c.number).limit(BATCH)
-    found = [run_of(row) for row in (await connection.execute(query)).all()]
+    limits = await _within_limits(connection, now, cell)
+    fitting = sa.select(RUNS).where(RUNS.c.cell == cell, RUNS.c.kind.in_(lease.kinds), _fits(room), limits)
+    # One query by the order of an index, however many wait; and one of the few whose worker is gone.
+    waiting = fitting.where(_PENDING, RUNS.c.due_at <= now).order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH)
+    left = fitting.where(_RUNNING, RUNS.c.lease_expires_at <= now).order_by(RUNS.c.number).limit(BATCH)
+    found = [run_of(row) for query in (waiting, left) for row in (await connection.execute(query)).all()]
     ordered = packing.order(found, lease.worker_has, now)
     held = await _held_for(connection, lease, cell, room, now)
     if held is None:
@@ -56,13 +59,14 @@ async def candidates(connection: AsyncConnection, lease: Lease, cell: str, free:
 async def make_place(engine: AsyncEngine) -> None:
     """Stops runs of tier 3 for those of tier 1 that found no worker for a while."""
     async with engine.connect() as connection:
-        cells = (await connection.scalars(_unplaced(await now_of(connection)).with_only_columns(RUNS.c.cell).distinct())).all()
+        unplaced = _unplaced(await now_of(connection)).with_only_columns(RUNS.c.cell).distinct()
+        cells = (await connection.scalars(unplaced)).all()
     for cell in cells:
         async with engine.begin() as connection:
             await one_at_a_time(connection, cell)
             now = await now_of(connection)
-            query = _unplaced(now).where(RUNS.c.cell == cell).order_by(RUNS.c.number).limit(BATCH)
-            for waiting in await _locked(connection, query):
+            query = _unplaced(now).where(RUNS.c.cell == cell, await _within_limits(connection, now, cell))
+            for waiting in await _locked(connection, query.order_by(RUNS.c.number).limit(BATCH)):
                 running = await _locked(connection, sa.select(RUNS).where(_RUNNING, RUNS.c.cell == cell))
                 offer = packing.preemption(waiting, running, now)
                 if offer is not None:
@@ -75,22 +79,23 @@ def _unplaced(now: datetime) -> sa.Select[Any]:
     """Runs of tier 1 that have waited for a worker, and for which none keeps a place."""
     waited = now - timedelta(seconds=packing.PREEMPT_AFTER_SECONDS)
     lapsed = sa.or_(RUNS.c.made_place_at.is_(None), RUNS.c.made_place_at <= now - timedelta(seconds=packing.HOLD_SECONDS))
-    return _within_limits(None, now).where(_PENDING, RUNS.c.tier.in_(RESERVED), RUNS.c.due_at <= waited, lapsed)
+    return sa.select(RUNS).where(_PENDING, RUNS.c.tier.in_(RESERVED), RUNS.c.due_at <= waited, lapsed)
 
 
 async def _held_for(connection: AsyncConnection, lease: Lease, cell: str, room: Room, now: datetime) -> Run | None:
     """The run that the worker keeps a place for; a starving one that no worker keeps a place for gets it here."""
     if room.total == Capacity():
         return None
-    mine = _within_limits(cell, now).where(_PENDING, RUNS.c.place_worker == lease.worker, RUNS.c.kind.in_(lease.kinds))
+    wanted = (_PENDING, RUNS.c.cell == cell, RUNS.c.kind.in_(lease.kinds), await _within_limits(connection, now, cell))
+    mine = sa.select(RUNS).where(*wanted, RUNS.c.place_worker == lease.worker)
     rows = (await connection.execute(mine.order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH))).all()
     held = [run for run in map(run_of, rows) if packing.holds(run, lease.worker, now)]
     if held:
         return held[0]
     starving = now - timedelta(seconds=packing.STARVING_SECONDS)
-    query = _within_limits(cell, now).where(_PENDING, RUNS.c.kind.in_(lease.kinds), RUNS.c.due_at <= starving)
     whole = packing.room_of(room.total, room.total)
-    query = query.where(_fits(whole), ~_fits(room)).order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH)
+    query = sa.select(RUNS).where(*wanted, RUNS.c.due_at <= starving, _fits(whole), ~_fits(room))
+    query = query.order_by(RUNS.c.tier, RUNS.c.number).limit(BATCH)
     for run in await _locked(connection, query):
         if packing.place_lapsed(run, now):
             placed = runs.placed(run, lease.worker, now)
@@ -99,16 +104,20 @@ async def _held_for(connection: AsyncConnection, lease: Lease, cell: str, room: 
     return None
 
 
-def _within_limits(cell: str | None, now: datetime) -> sa.Select[Any]:
-    """Runs of a cell (None: of all), without those that so many of their kind and subject are running of as they allow."""
-    running = sa.select(RUNS.c.cell, RUNS.c.kind, RUNS.c.subject, sa.func.count().label("running"))
-    running = running.where(_RUNNING, RUNS.c.lease_expires_at > now)
-    running = running if cell is None else running.where(RUNS.c.cell == cell)
-    busy = running.group_by(RUNS.c.cell, RUNS.c.kind, RUNS.c.subject).subquery("busy")
-    same = sa.and_(busy.c.cell == RUNS.c.cell, busy.c.kind == RUNS.c.kind, busy.c.subject == RUNS.c.subject)
-    free = sa.or_(RUNS.c.max_concurrent == 0, sa.func.coalesce(busy.c.running, 0) < RUNS.c.max_concurrent)
-    query = sa.select(RUNS).select_from(RUNS.outerjoin(busy, same)).where(free)
-    return query if cell is None else query.where(RUNS.c.cell == cell)
+async def _within_limits(connection: AsyncConnection, now: datetime, cell: str) -> sa.ColumnElement[bool]:
+    """The condition of runs of the cell for which no more of their kind and subject are running than they allow."""
+    query = sa.select(RUNS.c.kind, RUNS.c.subject, sa.func.count().label("running"))
+    query = query.where(_RUNNING, RUNS.c.cell == cell, RUNS.c.lease_expires_at > now).group_by(RUNS.c.kind, RUNS.c.subject)
+    rows = (await connection.execute(query)).all()
+    if not rows:
+        return sa.true()
+    # Counted first, and then a list: a join of both made the planner count anew for every run that waits.
+    columns: list[sa.ColumnClause[Any]] = [sa.column("kind", sa.Text), sa.column("subject", sa.Text), sa.column("running", sa.Integer)]
+    lists = [sa.cast([row[place] for row in rows], ARRAY(column.type)) for place, column in enumerate(columns)]
+    busy = sa.func.unnest(*lists).table_valued(*columns, name="busy").render_derived()
+    limit = RUNS.c.max_concurrent
+    full = sa.and_(busy.c.kind == RUNS.c.kind, busy.c.subject == RUNS.c.subject, limit > 0, limit <= busy.c.running)
+    return ~sa.exists(sa.select(sa.literal(1)).select_from(busy).where(full))
 
 
 async def _reserved(connection: AsyncConnection, lease: Lease, cell: str, now: datetime) -> Capacity:

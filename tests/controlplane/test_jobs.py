@@ -120,7 +120,8 @@ async def test_a_failed_attempt_is_tried_again_after_a_pause(shared_plane: Contr
 
 async def test_replicas_and_workers_never_give_a_run_twice(shared_plane: ControlPlane) -> None:
     """Two replicas over one database, eight workers, 24 runs: each run once."""
-    other = ControlPlane(shared_plane.config.model_copy(update={"rpc": RpcConfig(port=free_port(), drain_seconds=1)}))
+    apart = {"rpc": RpcConfig(port=free_port(), drain_seconds=1), "registry": None}
+    other = ControlPlane(shared_plane.config.model_copy(update=apart))
     async with stubs(shared_plane) as to:
         await other.start()
         async with stubs(other, to.name) as too:
