@@ -19,7 +19,7 @@ PROMOTIONS: Mapping[str, tuple[str, ...]] = {
 
 def incompatibilities(reader: AvroDocument, writer: AvroDocument) -> list[SchemaViolation]:
     """Why the reader cannot read what the writer wrote, with paths in the reader; nothing if it can."""
-    return list(dict.fromkeys(_Reading().types(reader.root, writer.root, "")))
+    return _Reading().types(reader.root, writer.root, "")
 
 
 class _Reading:
@@ -34,7 +34,8 @@ class _Reading:
         if pair in self._known:
             return self._known[pair]
         self._known[pair] = []
-        self._known[pair] = self._types(reader, writer, path)
+        # What is met again is told with the path where it was met first: once is enough.
+        self._known[pair] = list(dict.fromkeys(self._types(reader, writer, path)))
         return self._known[pair]
 
     def _types(self, reader: Type, writer: Type, path: str) -> list[SchemaViolation]:

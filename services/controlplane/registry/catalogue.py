@@ -72,12 +72,26 @@ class Catalogue:
 
     async def all(self, *, prefix: str = "", deleted: bool = False, latest: bool = False, start: int = 0, limit: int = -1) -> list[Entry]:
         """Versions of all subjects that begin with a prefix."""
+        found = await self._all(prefix, deleted=deleted, latest=latest)
+        most = MAX_LISTED if limit < 0 else min(limit, MAX_LISTED)
+        return await self.entries(found[start : start + most])
+
+    async def newest(self, prefix: str = "") -> list[Version]:
+        """The newest version of each subject that begins with a prefix, by name."""
+        return await self._all(prefix, deleted=False, latest=True)
+
+    async def entries(self, versions: Sequence[Version]) -> list[Entry]:
+        """Versions with their schemas."""
+        async with self._engine.connect() as connection:
+            stored = await store.schemas(connection, {each.schema_id for each in versions})
+        return [Entry(each, stored[each.schema_id]) for each in versions]
+
+    async def _all(self, prefix: str, *, deleted: bool, latest: bool) -> list[Version]:
         async with self._engine.begin() as connection:
             await self._registry.adopt_all(connection)
             wanted = "" if prefix == ":*:" else prefix
-            most = MAX_LISTED if limit < 0 else min(limit, MAX_LISTED)
-            found = await store.all_versions(connection, prefix=wanted, deleted=deleted, latest=latest, start=start, limit=most)
-            return [Entry(each, await self._library.stored(connection, each.schema_id)) for each in found if _matches(each.subject, prefix)]
+            found = await store.all_versions(connection, prefix=wanted, deleted=deleted, latest=latest)
+        return [each for each in found if _matches(each.subject, prefix)]
 
     async def referring(self, subject: str, version: int) -> list[int]:
         """Ids of schemas that refer to a version. Raises 40401 or 40402."""

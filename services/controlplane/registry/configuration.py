@@ -69,7 +69,7 @@ class Configuration:
 async def _occupied(connection: AsyncConnection, scope: str) -> bool:
     """True if a scope has a version; what Arterial brings with it does not count."""
     if scope.endswith(":") or scope == GLOBAL:
-        found = await store.all_versions(connection, prefix=scope, deleted=False, latest=False, start=0, limit=10_000)
+        found = await store.all_versions(connection, prefix=scope, deleted=False, latest=False)
         return any(each.schema_id >= store.FIRST_ID for each in found if not each.subject.endswith(".proto"))
     return bool(await store.versions(connection, scope))
 

@@ -15,6 +15,8 @@ from services.controlplane.registry.definition import Compatibility, Definition,
 from services.controlplane.registry.registry import SchemaRegistry
 from services.controlplane.registry.store import Stored
 
+# Answers by id that are kept.
+KEPT_ANSWERS = 2000
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 TYPES = {
     specs_pb2.SCHEMA_TYPE_UNSPECIFIED: SchemaType.PROTOBUF,
@@ -54,6 +56,8 @@ class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServi
             found = pb.GetSchemaResponse(registered=registered(stored, subject, version))
             # A built-in schema's subject appears when its topic is declared.
             if places or not builtin:
+                if len(self._answers) >= KEPT_ANSWERS:
+                    self._answers.clear()
                 self._answers[request.schema_id] = found
         return found
 
@@ -80,7 +84,7 @@ class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServi
         """A page of subjects."""
         name = f"subjects/{request.prefix}"
         start, end = page_bounds(request.page.page_size, request.page.page_token, name)
-        found = await self._catalogue.all(prefix=request.prefix, latest=True)
+        found = await self._catalogue.newest(request.prefix)
         subjects = [
             pb.Subject(
                 subject=entry.version.subject,
@@ -88,7 +92,7 @@ class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServi
                 schema_id=entry.version.schema_id,
                 type=specs_pb2.SchemaType.Value(f"SCHEMA_TYPE_{entry.stored.definition.type}"),
             )
-            for entry in found[start:end]
+            for entry in await self._catalogue.entries(found[start:end])
         ]
         return pb.ListSubjectsResponse(subjects=subjects, page=page_pb2.PageResponse(next_page_token=next_token(end, len(found), name)))
 

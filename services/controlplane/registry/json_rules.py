@@ -71,6 +71,7 @@ COMPATIBLE = frozenset(
         "NOT_TYPE_NARROWED",
     ]
 )
+MAX_TOLD = 1000
 Found = list[tuple[str, tuple[str, ...]]]
 _ABSENT = object()
 
@@ -98,10 +99,13 @@ def compatible(found: Found) -> bool:
 
 
 class _Comparison:
-    """Walks two schemas together; `open` are the pairs that the walk is inside of: schemas may contain themselves."""
+    """Walks two schemas together. A pair is compared once; one that the walk is inside of counts as equal: it is told where it began."""
 
     def __init__(self) -> None:
-        self._open: set[tuple[str, int, int]] = set()
+        # What was found, by pair, with paths from there: combinations of combinations would else be compared without end.
+        self._known: dict[tuple[str, int, int], Found] = {}
+        # What is kept by its address must stay there.
+        self._alive: list[object] = []
 
     def optional(self, old: Node | None, new: Node | None, path: tuple[str, ...]) -> Found:
         """Two schemas of which either may be missing."""
@@ -111,14 +115,12 @@ class _Comparison:
 
     def nodes(self, old: Node, new: Node, path: tuple[str, ...]) -> Found:
         """Two schemas."""
-        pair = (f"{old.kind} {old.source} {new.kind} {new.source}", id(old.raw), id(new.raw))
-        if pair in self._open:
-            return []
-        self._open.add(pair)
-        try:
-            return self._nodes(old, new, path)
-        finally:
-            self._open.discard(pair)
+        pair = (f"{old.kind} {old.source} {old.integer} {new.kind} {new.source} {new.integer}", id(old.raw), id(new.raw))
+        if pair not in self._known:
+            self._alive += [old.raw, new.raw]
+            self._known[pair] = []
+            self._known[pair] = _bounded(self._nodes(old, new, ()))
+        return [(rule, (*path, *inside)) for rule, inside in self._known[pair]]
 
     def _nodes(self, old: Node, new: Node, path: tuple[str, ...]) -> Found:
         if (old.kind == "combined") != (new.kind == "combined"):
@@ -307,6 +309,14 @@ class _Comparison:
         if rest is not False:
             return self._covered(model.child(rest), new, path, "ITEM_ADDED")
         return [("ITEM_ADDED_TO_CLOSED_CONTENT_MODEL", path)]
+
+
+def _bounded(found: Found) -> Found:
+    """At most MAX_TOLD differences, the incompatible ones before the others: schemas in schemas have paths without end."""
+    if len(found) <= MAX_TOLD:
+        return found
+    breaking = [each for each in found if each[0] not in COMPATIBLE]
+    return (breaking + [each for each in found if each[0] in COMPATIBLE])[:MAX_TOLD]
 
 
 def _nothing(_old: Node, _new: Node, _path: tuple[str, ...]) -> Found:

@@ -105,10 +105,12 @@ def violation(path: Sequence[str], rule: str, *, bare: bool = False) -> SchemaVi
 class _Comparison:
     """Walks two schemas together; `open` are the pairs of messages that the walk is inside of."""
 
-    def __init__(self, old: ProtoSchema, new: ProtoSchema, open_pairs: frozenset[tuple[str, str]] = frozenset()) -> None:
+    def __init__(self, old: ProtoSchema, new: ProtoSchema) -> None:
         self.old, self.new = old, new
-        self.open = open_pairs
+        self.open: frozenset[tuple[str, str]] = frozenset()
         self.found: list[SchemaViolation] = []
+        # Whether imported messages agree: each pair is compared, and told, where it is met first.
+        self._agree: dict[tuple[str, str], bool] = {}
 
     def add(self, path: tuple[str, ...], rule: str) -> None:
         self.found.append(violation(path, rule))
@@ -219,10 +221,12 @@ class _Comparison:
             self.add(path, "FIELD_NAMED_TYPE_CHANGED")
         elif not (_is_main(self.old, before) and _is_main(self.new, after)):
             # Types of the file itself are compared where they are declared; imported ones wherever they are used.
-            inner = _Comparison(self.old, self.new, self.open)
-            inner.message(tuple(old.name.split(".")), before, after)
-            self.found += inner.found
-            if any(found.rule not in COMPATIBLE for found in inner.found):
+            if (before, after) not in self._agree:
+                self._agree[before, after] = True
+                told = len(self.found)
+                self.message(tuple(old.name.split(".")), before, after)
+                self._agree[before, after] = all(found.rule in COMPATIBLE for found in self.found[told:])
+            if not self._agree[before, after]:
                 self.add(path, "FIELD_NAMED_TYPE_CHANGED")
 
     def _enum(self, path: tuple[str, ...], old: Message | Enum, new: Message | Enum) -> None:

@@ -1,6 +1,6 @@
 """Schemas, versions and settings in PostgreSQL: statements of one transaction each caller holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,12 @@ def _stored(row: Any) -> Stored:
     return Stored(row.schema_id, definition, row.file_descriptor_set, row.message)
 
 
+async def schemas(connection: AsyncConnection, ids: Collection[int]) -> dict[int, Stored]:
+    """Schemas by id."""
+    rows = await connection.execute(sa.select(SCHEMAS).where(SCHEMAS.c.schema_id.in_(ids)))
+    return {row.schema_id: _stored(row) for row in rows}
+
+
 async def schema_id(connection: AsyncConnection, fingerprint: bytes) -> int | None:
     """Id of a schema, if it is known."""
     found: int | None = await connection.scalar(sa.select(SCHEMAS.c.schema_id).where(SCHEMAS.c.fingerprint == fingerprint))
@@ -159,7 +165,7 @@ async def of_schema(connection: AsyncConnection, schema_id: int, *, deleted: boo
     return [Version(*row) for row in await connection.execute(query.order_by(VERSIONS.c.subject, VERSIONS.c.version))]
 
 
-async def all_versions(connection: AsyncConnection, *, prefix: str, deleted: bool, latest: bool, start: int, limit: int) -> list[Version]:
+async def all_versions(connection: AsyncConnection, *, prefix: str, deleted: bool, latest: bool) -> list[Version]:
     """Versions of all subjects that begin with a prefix, by subject and version; with `latest` the newest of each."""
     condition = sa.true() if deleted else sa.not_(VERSIONS.c.deleted)
     query = sa.select(VERSIONS).where(VERSIONS.c.subject.startswith(prefix, autoescape=True), condition)
@@ -167,7 +173,7 @@ async def all_versions(connection: AsyncConnection, *, prefix: str, deleted: boo
         query = query.distinct(VERSIONS.c.subject).order_by(VERSIONS.c.subject, VERSIONS.c.version.desc())
     else:
         query = query.order_by(VERSIONS.c.subject, VERSIONS.c.version)
-    return [Version(*row) for row in await connection.execute(query.offset(start).limit(limit))]
+    return [Version(*row) for row in await connection.execute(query)]
 
 
 async def subjects(connection: AsyncConnection, *, deleted: bool = False, only_deleted: bool = False) -> list[str]:

@@ -9,15 +9,35 @@ from collections.abc import Iterable
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from services.controlplane.registry.definition import SchemaViolation
+from services.controlplane.registry.definition import SchemaViolation, invalid
 from services.controlplane.registry.protobuf import Enum, Field, Message, ProtoSchema
+
+# Beyond it no engine of the lake or of OLAP goes well; and messages in messages could make millions of them.
+MAX_COLUMNS = 10_000
 
 
 def violations(old: ProtoSchema, new: ProtoSchema) -> list[SchemaViolation]:
-    """Every rule that the change from `old` to `new` breaks, with paths of columns: "fare.amount_minor"."""
+    """Every rule that the change from `old` to `new` breaks, with paths of columns: "fare.amount_minor".
+
+    Raises:
+        ArterialError: 42201 if `new` makes a table of over MAX_COLUMNS columns.
+    """
     if not old.messages or not new.messages:
         return []
+    if _count(new, new.message, {}) > MAX_COLUMNS:
+        raise invalid("the schema cannot be a table's", f"nested messages are columns, and it has over {MAX_COLUMNS}")
     return _message(old, new, (old.message, new.message), "", frozenset())
+
+
+def _count(schema: ProtoSchema, name: str, known: dict[str, int]) -> int:
+    """Columns that a message makes, those of messages inside it included."""
+    message = schema.types[name]
+    if not isinstance(message, Message):
+        return 1
+    if name not in known:
+        known[name] = 0
+        known[name] = sum(_count(schema, field.type_name, known) if field.type_name else 1 for field in message.fields.values())
+    return known[name]
 
 
 def _message(old: ProtoSchema, new: ProtoSchema, names: tuple[str, str], path: str, seen: frozenset[str]) -> list[SchemaViolation]:
@@ -60,7 +80,7 @@ def _enum(where: str, old: Message | Enum, new: Message | Enum) -> Iterable[Sche
 
 def changes(old: ProtoSchema, new: ProtoSchema) -> list[SchemaViolation]:
     """What compatible changes do to the columns of tables: added, no longer filled, null where there was a default."""
-    if not old.messages or not new.messages:
+    if not old.messages or not new.messages or max(_count(each, each.message, {}) for each in (old, new)) > MAX_COLUMNS:
         return []
     before, after = dict(_columns(old, old.message, "", ())), dict(_columns(new, new.message, "", ()))
     added = [SchemaViolation(path, "column_added", "a column is added to the tables") for path in after if path not in before]

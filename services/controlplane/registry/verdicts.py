@@ -35,8 +35,8 @@ def judge(new: Understood, earlier: Sequence[Earlier], level: Compatibility, *, 
 
     A step for a thread.
     """
-    moved = changes(earlier[-1].schema, new, table=table) if earlier else []
-    return Verdict(violations(new, earlier, level, table=table), moved, level)
+    broken = violations(new, earlier, level, table=table)
+    return Verdict(broken, changes(earlier[-1].schema, new, table=table) if earlier else [], level)
 
 
 def violations(new: Understood, earlier: Sequence[Earlier], level: Compatibility, *, table: bool = False) -> list[SchemaViolation]:
