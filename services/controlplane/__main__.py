@@ -64,7 +64,7 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     engine = sql.engine(config.sql)
     await sql.migrate(engine, MIGRATIONS)
     store, models, runs, partitions = ResourceStore(engine), ModelStore(engine), RunStore(engine), PartitionStore(engine)
-    registry, changes = SchemaRegistry(engine, store), ChangeFeed(engine)
+    registry, changes = SchemaRegistry(engine), ChangeFeed(engine)
     await registry.prepare()
     schemas = DeclaredSchemas(registry, Catalogue(registry), Configuration(engine))
     applying = Applying(store, models, schemas, Dependents(config.lineage))

@@ -3,12 +3,14 @@
 import asyncio
 from dataclasses import replace
 
+import sqlalchemy as sa
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.wire import BUILTIN_IDS, Schemas, descriptor_set
+from services.controlplane import store as resource_store
 from services.controlplane.registry import protobuf, store, verdicts
 from services.controlplane.registry.configuration import Effective, effective
 from services.controlplane.registry.definition import (
@@ -28,7 +30,6 @@ from services.controlplane.registry.names import DEFAULT_CONTEXT, join, qualifie
 from services.controlplane.registry.reading import Understood, of_files, understand
 from services.controlplane.registry.store import Version
 from services.controlplane.registry.verdicts import Earlier, Verdict
-from services.controlplane.store import ResourceStore
 
 SUFFIX = "-value"
 
@@ -36,10 +37,9 @@ SUFFIX = "-value"
 class SchemaRegistry:
     """Registers, finds and checks schemas. The first version of a declared topic's subject is the built-in schema of its message."""
 
-    def __init__(self, engine: AsyncEngine, resources: ResourceStore, library: Library | None = None) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        self.library = library or Library()
-        self._resources = resources
+        self.library = Library()
 
     async def prepare(self) -> None:
         """Makes built-in contracts and the files that they import known under their ids, and prints what an earlier revision left."""
@@ -126,7 +126,8 @@ class SchemaRegistry:
         if not subject.endswith(SUFFIX) or split(subject)[0] != DEFAULT_CONTEXT:
             return None
         try:
-            topic = await self._resources.get("Topic", subject.removesuffix(SUFFIX))
+            # Over the same connection: one that is held while another is waited for can stop all writers for good.
+            topic = await resource_store.find(connection, "Topic", subject.removesuffix(SUFFIX))
         except ArterialError as error:
             if error.reason is Reason.NOT_FOUND:
                 return None
@@ -138,7 +139,8 @@ class SchemaRegistry:
 
     async def adopt_all(self, connection: AsyncConnection) -> None:
         """Adopts all declared topics."""
-        for name in await self._resources.names("Topic"):
+        names = sa.select(resource_store.RESOURCES.c.name).where(resource_store.RESOURCES.c.kind == "Topic")
+        for name in (await connection.scalars(names)).all():
             await self.adopt(connection, name + SUFFIX)
 
     async def _understood(
