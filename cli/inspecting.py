@@ -18,6 +18,7 @@ from chassis.errors import ArterialError, Reason
 from chassis.resourcedocs import Explained, ResourceDocs
 from chassis.resources import to_document
 from cli.connect import show, table, to_service
+from cli.wait import who
 
 PAGE = 1000
 # The generated stubs are typed for the synchronous runtime.
@@ -137,8 +138,8 @@ def _described(reply: pb.DescribeResourceResponse) -> Iterator[str]:
         yield "what holds for it:"
         yield from (f"  {name}: {value}" for name, value in json_format.MessageToDict(reply.promise).items())
     for condition in reply.resource.status.conditions:
-        since = _time(condition.last_transition_time)
-        yield f"{condition.type} is {condition.status} since {since}: {condition.reason} {condition.message}"
+        since, why = _time(condition.last_transition_time), f"{condition.reason} {condition.message}".rstrip()
+        yield f"{condition.type} is {condition.status} since {since}, says {who(condition)}: {why}"
     for what, names in (("refers to", reply.refers_to), ("referred to by", reply.referred_to_by)):
         yield from [f"{what} {', '.join(names)}"] * bool(names)
     for each in reply.dependents:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,41 +71,45 @@ async def following(config: ServiceConfig) -> AsyncIterator[DesiredFeed]:
         yield feed
 
 
-async def test_conditions_say_who_says_so_and_since_when(plane: ControlPlane, tmp_path: Path) -> None:
+async def test_conditions_say_who_says_so_and_since_when(shared_plane: ControlPlane, tmp_path: Path) -> None:
     """Two cells report on one resource; each replaces its own; the time of transition stays while the status does."""
-    async with stubs(plane) as to:
-        await declare(to, cell("c1"))
-        version = (await got(to, "Cell", "c1")).metadata.resource_version
+    async with stubs(shared_plane) as to:
+        await declare(to, cell("conditions"))
+        version = (await got(to, "Cell", "conditions")).metadata.resource_version
         times = []
         for where, status in (("eu", "False"), ("us", "True"), ("eu", "False")):
             given = resource_pb2.Status(observed_generation=1, conditions=[resource_pb2.Condition(type="Ready", status=status)])
-            statuses = [pb.ResourceStatus(kind="Cell", name=name, status=given) for name in ("c1", "absent")]
+            statuses = [pb.ResourceStatus(kind="Cell", name=name, status=given) for name in ("conditions", "absent")]
             reply = await to.control.ReportStatuses(pb.ReportStatusesRequest(cell=where, component="test", statuses=statuses))
             assert list(reply.unknown) == ["Cell/absent"]
             times += [
-                condition.last_transition_time for condition in (await got(to, "Cell", "c1")).status.conditions if condition.cell == "eu"
+                condition.last_transition_time
+                for condition in (await got(to, "Cell", "conditions")).status.conditions
+                if condition.cell == "eu"
             ]
-        conditions = {condition.cell: condition for condition in (await got(to, "Cell", "c1")).status.conditions}
+        conditions = {condition.cell: condition for condition in (await got(to, "Cell", "conditions")).status.conditions}
         assert {name: condition.status for name, condition in conditions.items()} == {"eu": "False", "us": "True"}
         assert len(times) == 3 and times[0] == times[2]
-        assert (await got(to, "Cell", "c1")).metadata.resource_version == version
-        await to.control.DeleteResource(pb.DeleteResourceRequest(kind="Cell", name="c1", approvals=["Cell/c1:deleted"]))
-        await declare(to, cell("c1"))
-        assert not (await got(to, "Cell", "c1")).status.conditions
+        assert (await got(to, "Cell", "conditions")).metadata.resource_version == version
+        await to.control.DeleteResource(pb.DeleteResourceRequest(kind="Cell", name="conditions", approvals=["Cell/conditions:deleted"]))
+        await declare(to, cell("conditions"))
+        assert not (await got(to, "Cell", "conditions")).status.conditions
 
 
-async def test_a_process_reports_what_became_of_a_change(plane: ControlPlane, tmp_path: Path) -> None:
+async def test_a_process_reports_what_became_of_a_change(shared_plane: ControlPlane, tmp_path: Path) -> None:
     """The generation that it acted on, in its own name; what it takes back is gone."""
-    async with stubs(plane) as to, following(process(tmp_path, plane)) as feed:
-        feed.say(feed.current, "Topic", "trip_events_v2", Standing(False, "NoTable", "the lake is away"))
+    async with stubs(shared_plane) as to, following(process(tmp_path, shared_plane)) as feed:
+        await declare(to, cell("reported"))
+        await eventually(holds(lambda: ("Cell", "reported") in feed.current.generations), "the change", 20)
 
-        async def told(status: str) -> bool:
-            conditions = (await got(to, "Topic", "trip_events_v2")).status.conditions
-            return [(c.cell, c.component, c.status, c.observed_generation) for c in conditions] == [("eu", "test", status, 1)]
+        async def told(*statuses: str) -> bool:
+            conditions = (await got(to, "Cell", "reported")).status.conditions
+            return [(c.cell, c.component, c.status, c.observed_generation) for c in conditions] == [("eu", "test", s, 1) for s in statuses]
 
+        feed.say(feed.current, "Cell", "reported", Standing(False, "NoTable", "the lake is away"))
         await eventually(lambda: told("False"), "the report", 20)
-        feed.say(feed.current, "Topic", "trip_events_v2", READY)
-        await eventually(lambda: told("True"), "the second report", 20)
+        feed.reports.say("Cell", "reported", 1, None)
+        await eventually(told, "the report taken back", 20)
 
 
 async def test_reports_wait_for_the_control_plane_and_only_the_last_is_sent(plane: ControlPlane, tmp_path: Path) -> None:
@@ -202,39 +207,42 @@ async def test_changes_are_refused_while_the_control_plane_is_away(plane: Contro
     assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
 
 
-async def test_waiting_ends_when_the_new_generation_is_ready_everywhere(plane: ControlPlane, tmp_path: Path) -> None:
-    """A resource that nobody reported on is not ready; a report of the former generation does not count; reasons are shown once each."""
-    shown: list[list[str]] = []
+async def test_waiting_ends_when_the_new_generation_is_ready_everywhere(shared_plane: ControlPlane, tmp_path: Path) -> None:
+    """A resource that nobody reported on is not ready; a report of the former generation does not count; reasons are shown."""
+    shown: list[str] = []
+    key = ("Cell", "waited-for")
+    async with stubs(shared_plane) as to, following(process(tmp_path, shared_plane)) as feed:
 
-    async with stubs(plane) as to, following(process(tmp_path, plane)) as feed:
+        def told(standing: Standing) -> bool:
+            return any(standing.reason in line for line in shown)
 
-        async def acting() -> None:
-            feed.say(feed.current, "Pipeline", "raw", READY)
-            changed = await feed.changed()
-            feed.say(changed, "Pipeline", "raw", Standing(False, "StepFailed", "on its way"))
-            await asyncio.sleep(3)
-            feed.say(changed, "Pipeline", "raw", READY)
+        async def act(generation: int, *standings: Standing) -> None:
+            await eventually(holds(lambda: feed.current.generations.get(key) == generation), "the generation", 20)
+            for standing in standings:
+                feed.say(feed.current, *key, standing)
+                await eventually(holds(partial(told, standing)), "the reason shown", 20)
+            feed.say(feed.current, *key, READY)
 
-        resource, wrong = await until_ready(to.control, "Pipeline", "raw", 0, lambda lines: None)
-        assert wrong == ["no process has reported"]
-        task = asyncio.create_task(acting())
-        await until_ready(to.control, "Pipeline", "raw", 20, lambda lines: None)
-        resource.pipeline.interval_ms = 4321
-        resource.ClearField("status")
-        await to.control.Apply(pb.ApplyRequest(resources=[resource]))
-        resource, wrong = await until_ready(to.control, "Pipeline", "raw", 20, lambda lines: shown.append(list(lines)))
-        await task
+        await declare(to, cell("waited-for"))
+        assert (await until_ready(to.control, *key, 0, shown.extend))[1] == ["no process has reported"]
+        await asyncio.gather(act(1), until_ready(to.control, *key, 20, shown.extend))
+        again = cell("waited-for")
+        again.metadata.labels["changed"] = "yes"
+        await declare(to, again)
+        lagging = (await until_ready(to.control, *key, 0, shown.extend))[1]
+        waited = until_ready(to.control, *key, 40, shown.extend)
+        _, (resource, wrong) = await asyncio.gather(act(2, Standing(False, "StepFailed", "on its way")), waited)
+    assert lagging == ["eu/test is at generation 1 of 2"] and "eu/test: StepFailed on its way" in shown
     assert (wrong, resource.status.observed_generation) == ([], 2)
-    assert shown[0] == ["eu/test is at generation 1 of 2"] and ["eu/test: StepFailed on its way"] in shown
 
 
-async def test_a_dropped_connection_is_resumed(plane: ControlPlane, tmp_path: Path) -> None:
+async def test_a_dropped_connection_is_resumed(shared_plane: ControlPlane, tmp_path: Path) -> None:
     """What was changed while nothing passed arrives when something does again."""
     port = free_port()
-    config = process(tmp_path, plane).model_copy(update={"control_plane": f"127.0.0.1:{port}"})
-    async with stubs(plane) as to, Proxy(port, plane.config.rpc.port) as proxy, following(config) as feed:
+    config = process(tmp_path, shared_plane).model_copy(update={"control_plane": f"127.0.0.1:{port}"})
+    async with stubs(shared_plane) as to, Proxy(port, shared_plane.config.rpc.port) as proxy, following(config) as feed:
         proxy.inflict(Fault.DROP)
-        await declare(to, cell("c1"))
-        assert ("Cell", "c1") not in feed.current.generations
+        await declare(to, cell("dropped"))
+        assert ("Cell", "dropped") not in feed.current.generations
         proxy.inflict(Fault.NONE)
-        await eventually(holds(lambda: ("Cell", "c1") in feed.current.generations), "the change", 40)
+        await eventually(holds(lambda: ("Cell", "dropped") in feed.current.generations), "the change", 40)
