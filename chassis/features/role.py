@@ -16,9 +16,9 @@ from aiokafka.errors import NoOffsetForPartitionError
 from redis.exceptions import RedisError
 
 from chassis import kafka, kv
-from chassis.conditions import ConditionError
 from chassis.config import KafkaConfig, StreamingConfig
 from chassis.desired import Desired, DesiredFeed, follow_desired
+from chassis.expressions import ExpressionError
 from chassis.features.lineage import feature_job
 from chassis.features.store import FeatureStore, Position
 from chassis.features.windows import SECOND_US, Feature, FeatureWindows
@@ -92,7 +92,7 @@ class _Partition:
         for feature, windows in self.windows:
             try:
                 late += windows.add(events)
-            except ConditionError as error:
+            except ExpressionError as error:
                 self.misfits[feature.name] = str(error)
         self.offset, self.last_record = records[-1].offset + 1, time.monotonic()
         self._repeats.forget_below(self.offset)

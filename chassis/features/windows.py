@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from arterial.api.controlplane.v1 import specs_pb2
-from chassis.conditions import Condition, ConditionError, parse
+from chassis.expressions import Expression, ExpressionError, parse_condition
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -47,9 +47,9 @@ class Feature:
         return (max(self.spec.windows_seconds) + self.spec.grace_seconds) * SECOND_US
 
     @cached_property
-    def condition(self) -> Condition:
-        """Which events count. Raises ConditionError."""
-        return parse(self.spec.filter)
+    def condition(self) -> Expression:
+        """Which events count. Raises ExpressionError."""
+        return parse_condition(self.spec.filter)
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class FeatureWindows:
         """Takes events in; returns how many came later than the grace allows, and do not count.
 
         Raises:
-            ConditionError: the events lack a column that the feature names, or it is of a type that cannot be aggregated.
+            ExpressionError: the events lack a column that the feature names, or it is of a type that cannot be aggregated.
         """
         events = events.filter(self._feature.condition.mask(events))
         if not events.num_rows:
@@ -135,7 +135,7 @@ class FeatureWindows:
             try:
                 found = column.cast(pa.float64(), safe=False)
             except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-                raise ConditionError(f"{aggregate.column} is of type {column.type}, which cannot be aggregated") from error
+                raise ExpressionError(f"{aggregate.column} is of type {column.type}, which cannot be aggregated") from error
             there = np.asarray(pc.is_valid(found).to_numpy(zero_copy_only=False))
             neutral = _MERGES[aggregate.function][1]
             amounts.append(np.where(there, found.fill_null(0).to_numpy(zero_copy_only=False), neutral))
@@ -192,5 +192,5 @@ class FeatureWindows:
 
 def _column(events: pa.RecordBatch, name: str) -> pa.Array:
     if name not in events.schema.names:
-        raise ConditionError(f"events have no column {name}; there are {', '.join(events.schema.names)}")
+        raise ExpressionError(f"events have no column {name}; there are {', '.join(events.schema.names)}")
     return events[name]

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
-from chassis.conditions import ConditionError, parse
 from chassis.errors import Violation
+from chassis.expressions import ExpressionError, parse_condition
 from chassis.lineage.definition import logical_names
 from chassis.resources import FIELD_OF_KIND
 from chassis.wire import BUILTIN_IDS
@@ -80,8 +80,8 @@ def _feature(resource: resource_pb2.Resource, wanted: Existing) -> Told:
     if len(set(names)) < len(names):
         yield "spec.aggregates", "names must differ"
     try:
-        parse(feature.filter)
-    except ConditionError as error:
+        parse_condition(feature.filter)
+    except ExpressionError as error:
         yield "spec.filter", str(error)
     topic = wanted.get(("Topic", feature.topic))
     if topic is not None and feature.key != topic.topic.key_field:

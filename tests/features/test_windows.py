@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arterial.api.controlplane.v1 import specs_pb2
-from chassis.conditions import ConditionError
+from chassis.expressions import ExpressionError
 from chassis.features.windows import COUNT, MAX, MEAN, MIN, SECOND_US, SUM, Feature, FeatureWindows
 
 GRACE, BUCKET, WINDOWS = 20, 5, (10, 60)
@@ -121,5 +121,5 @@ def test_a_declaration_that_does_not_fit_the_events_is_told(spec: specs_pb2.Feat
     wrong = feature()
     del wrong.spec.aggregates[:]
     wrong.spec.aggregates.append(spec or specs_pb2.FeatureAggregate(name="x", function=SUM, column="key"))
-    with pytest.raises(ConditionError):
+    with pytest.raises(ExpressionError):
         FeatureWindows(wrong).add(batch([("a", 1000, 1)]))
