@@ -101,9 +101,9 @@ class Desired:
         return {resource.metadata.name: resource.quality_rule for resource in self._of("QualityRule")}
 
     @cached_property
-    def schemas(self) -> Mapping[str, resource_pb2.SchemaStatus]:
-        """Declared schemas by name, as the registry has them; those that it does not have yet are missing."""
-        return {resource.metadata.name: resource.status.schema for resource in self._of("Schema") if resource.status.schema.schema_id}
+    def schemas(self) -> Mapping[str, resource_pb2.Resource]:
+        """Declared schemas by name, whole: text, and what the registry made of it; those that it does not have yet are missing."""
+        return {resource.metadata.name: resource for resource in self._of("Schema") if resource.status.schema.schema_id}
 
     @cached_property
     def generations(self) -> Mapping[tuple[str, str], int]:
@@ -186,28 +186,42 @@ class DesiredFeed:
         except ArterialError as error:
             _log.info("schema not found", schema_id=schema_id, error=str(error))
             return False
-        if not reply.registered.schema.file_descriptor_set:
-            _log.info("schema is not Protobuf", schema_id=schema_id)
-            return False
         encoded = reply.registered.SerializeToString()
+        try:
+            self._add_schema(encoded)
+        except Exception:
+            _log.exception("schema cannot be read", schema_id=schema_id)
+            return False
         write_atomically(self._folder / "schemas" / f"{schema_id}.pb", encoded)
-        self._add_schema(encoded)
-        return True
+        return self.schemas.get(schema_id) is not None
 
     def _declare_schemas(self, desired: Desired) -> None:
         """Schemas travel with the resources that declare them, so that a topic and its schema are known at the same moment."""
-        for schema in desired.schemas.values():
-            if schema.file_descriptor_set:
-                try:
-                    self.schemas.add(schema.schema_id, schema.file_descriptor_set, schema.message)
-                    self.schemas.declare(schema.message, schema.schema_id)
-                except Exception:
-                    # Protobuf raises whatever it likes; one schema that cannot be read must not keep the rest of a state out.
-                    _log.exception("schema cannot be read", schema_id=schema.schema_id, message=schema.message)
+        for name, resource in desired.schemas.items():
+            told = resource.status.schema
+            try:
+                self._learn(told.schema_id, resource.schema.type, told.file_descriptor_set, told.message or resource.schema.definition)
+                self.schemas.declare(name, told.schema_id)
+            except Exception:
+                # Parsers raise whatever they like; one schema that cannot be read must not keep the rest of a state out.
+                _log.exception("schema cannot be read", schema=name, schema_id=told.schema_id)
 
     def _add_schema(self, encoded: bytes) -> None:
         registered = schema_registry_service_pb2.RegisteredSchema.FromString(encoded)
-        self.schemas.add(registered.schema_id, registered.schema.file_descriptor_set, registered.schema.message)
+        schema = registered.schema
+        self._learn(registered.schema_id, schema.type, schema.file_descriptor_set, schema.message or schema.text)
+
+    def _learn(self, schema_id: int, kind: specs_pb2.SchemaType.ValueType, files: bytes, text: str) -> None:
+        """Makes a schema known: of Protobuf by its files and the name of its message, of another language by its text."""
+        if files:
+            self.schemas.add(schema_id, files, text)
+        elif kind in (specs_pb2.SCHEMA_TYPE_AVRO, specs_pb2.SCHEMA_TYPE_JSON):
+            from chassis import languages  # most processes meet Protobuf only
+
+            known = languages.AvroSchema if kind == specs_pb2.SCHEMA_TYPE_AVRO else languages.JsonSchema
+            schema = known(schema_id, text)
+            _ = schema.arrow
+            self.schemas.give(schema)
 
     async def watch(self, context: Context) -> None:
         """Follows the control plane until the process stops; connection lost, it goes on with what it has."""

@@ -16,10 +16,20 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Adoption:
+    """How records that were not made for Arterial are identified and dated, by SQL expressions; `framed` as schema registries have it."""
+
+    framed: bool
+    identity: str
+    time: str
+
+
+@dataclass(frozen=True)
 class Topic:
     """A declared topic; what a resource does not say is as here.
 
-    `message` is a full protobuf name, `schema` the Schema resource that has it, empty for a built-in contract.
+    `message` is the full name of a built-in contract, `schema` the Schema resource of any other. With `any_partition` no record is
+    misrouted.
     """
 
     name: str
@@ -35,6 +45,8 @@ class Topic:
     live: bool = True
     gaps: tuple[Gap, ...] = ()
     schema: str = ""
+    any_partition: bool = False
+    adoption: Adoption | None = None
 
 
 def topic_from_spec(name: str, spec: specs_pb2.TopicSpec) -> Topic:
@@ -53,4 +65,10 @@ def topic_from_spec(name: str, spec: specs_pb2.TopicSpec) -> Topic:
         live=spec.live,
         gaps=tuple(Gap(gap.incarnation, gap.partition, gap.start_offset, gap.end_offset) for gap in spec.gaps),
         schema=spec.schema,
+        any_partition=spec.routing == specs_pb2.ROUTING_ANY,
+        adoption=_adoption(spec.adoption) if spec.HasField("adoption") else None,
     )
+
+
+def _adoption(spec: specs_pb2.Adoption) -> Adoption:
+    return Adoption(spec.format != specs_pb2.RECORD_FORMAT_PLAIN, spec.id, spec.time)

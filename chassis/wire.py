@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ptars
 import pyarrow as pa
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor
+
+from chassis.topics import Topic
 
 MAGIC = 0
 HEADER_BYTES = 5
@@ -66,12 +68,36 @@ def _varint(value: bytes, position: int) -> tuple[int, int]:
             return (result >> 1) ^ -(result & 1), position
 
 
+class Decodes(Protocol):
+    """A writer's schema, of any language."""
+
+    @property
+    def schema_id(self) -> int:
+        """Its id."""
+
+    @property
+    def name(self) -> str:
+        """What its records are called."""
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The columns of `decode`."""
+
+    def decode(self, payloads: list[bytes]) -> pa.RecordBatch:
+        """Payloads as columns. Raises ValueError if at least one is malformed."""
+
+
 @dataclass(frozen=True)
 class Schema:
-    """A writer's schema: a message, and how to turn its payloads into columns."""
+    """A writer's schema of Protobuf: a message, and how to turn its payloads into columns."""
 
     schema_id: int
     descriptor: Descriptor
+
+    @property
+    def name(self) -> str:
+        """Full name of the message."""
+        return str(self.descriptor.full_name)
 
     @cached_property
     def handler(self) -> Any:
@@ -127,10 +153,10 @@ class Schemas:
     def __init__(self, registered: Mapping[int, tuple[bytes, str]] | None = None) -> None:
         """`registered` maps an id to a serialised FileDescriptorSet and the message's full name."""
         self._registered = dict(registered or {})
-        self._known: dict[tuple[int, tuple[int, ...]], Schema | None] = {}
+        self._known: dict[tuple[int, tuple[int, ...]], Decodes | None] = {}
         self._declared: dict[str, int] = {}
 
-    def get(self, schema_id: int, index: tuple[int, ...] = (0,)) -> Schema | None:
+    def get(self, schema_id: int, index: tuple[int, ...] = (0,)) -> "Decodes | None":
         """The schema, or None if the id or the index is unknown."""
         key = (schema_id, index)
         if key not in self._known:
@@ -142,24 +168,28 @@ class Schemas:
         self._registered[schema_id] = (file_descriptor_set, message)
         self._known = {key: value for key, value in self._known.items() if key[0] != schema_id}
 
-    def declare(self, message: str, schema_id: int) -> None:
-        """Makes a registered schema the one that stands for a message."""
-        self._declared[message] = schema_id
+    def give(self, schema: "Decodes") -> None:
+        """Makes a schema of another language known."""
+        self._known[schema.schema_id, (0,)] = schema
 
-    def id_of(self, message: str) -> int | None:
-        """Id of the schema that stands for a message, by full name: the declared or else the built-in one; None if there is neither."""
-        return self._declared.get(message, BUILTIN_IDS.get(message))
+    def declare(self, name: str, schema_id: int) -> None:
+        """Makes a registered schema the one that a Schema resource stands for."""
+        self._declared[name] = schema_id
 
-    def of(self, message: str) -> Schema:
-        """The schema that stands for a message.
+    def id_of(self, topic: Topic) -> int | None:
+        """Id of the schema that a topic is written with; None if it is not known."""
+        return self._declared.get(topic.schema) if topic.schema else BUILTIN_IDS.get(topic.message)
+
+    def of(self, topic: Topic) -> "Decodes":
+        """The schema that a topic is written with.
 
         Raises:
-            LookupError: there is none.
+            LookupError: it is not known.
         """
-        schema_id = self.id_of(message)
+        schema_id = self.id_of(topic)
         schema = None if schema_id is None else self.get(schema_id)
         if schema is None:
-            raise LookupError(f"no schema of {message} is known")
+            raise LookupError(f"the schema of {topic.name} is not known: {topic.schema or topic.message}")
         return schema
 
     def builtin(self, message: str) -> Schema:
@@ -169,7 +199,7 @@ class Schemas:
             LookupError: there is none.
         """
         schema = self.get(BUILTIN_IDS.get(message, 0))
-        if schema is None:
+        if not isinstance(schema, Schema):
             raise LookupError(message)
         return schema
 

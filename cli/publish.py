@@ -76,7 +76,7 @@ async def _schema(stub: Any, topic: str) -> tuple[int, Descriptor]:
     status = (await stub.GetResource(control.GetResourceRequest(kind="Schema", name=declared.schema))).resource.status.schema
     if not status.file_descriptor_set:
         raise ArterialError(Reason.REFUSED, f"Schema {declared.schema} is no Protobuf schema: use a client of its language")
-    return status.schema_id, load_descriptor(status.file_descriptor_set, declared.message)
+    return status.schema_id, load_descriptor(status.file_descriptor_set, status.message)
 
 
 def _payloads(text: str, descriptor: Descriptor) -> tuple[list[int], list[bytes]]:

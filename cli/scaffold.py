@@ -47,7 +47,7 @@ spec: {type: SCHEMA_TYPE_PROTOBUF, definitionFile: $name.proto, compatibility: S
 apiVersion: arterial.dev/v1
 kind: Topic
 metadata: {name: $topic, owner: $owner, labels: {made-by: $name}}
-spec: {message: $package.$message, schema: $topic, keyField: $key, curated: true, live: true}
+spec: {schema: $topic, keyField: $key, curated: true, live: true}
 $pipelines$datasets$rules---
 apiVersion: arterial.dev/v1
 kind: Feature

@@ -1,14 +1,15 @@
 """Lineage of a declared feature, from its declaration."""
 
+import pyarrow as pa
+
 from chassis.features.windows import TIME, Feature
 from chassis.lineage.definition import AGGREGATION, FILTER, GROUP_BY, IDENTITY, WINDOW, ColumnInput, JobDefinition, Output
-from chassis.wire import Schema
 
 
-def feature_job(service: str, feature: Feature, schema: Schema) -> JobDefinition:
-    """Events to values: what is aggregated goes into them; filter, key and time decide which. `schema` is that of the topic's message."""
+def feature_job(service: str, feature: Feature, columns: pa.Schema) -> JobDefinition:
+    """Events to values: what is aggregated goes into them; filter, key and time decide which. `columns` are those of the topic's events."""
     source = f"kafka/{feature.spec.topic}"
-    known = set(schema.arrow.names)
+    known = set(columns.names)
 
     def of(name: str, transformation: str) -> tuple[ColumnInput, ...]:
         return (ColumnInput(source, name, transformation),) if name in known else ()

@@ -16,6 +16,7 @@ from aiokafka.errors import NoOffsetForPartitionError
 from redis.exceptions import RedisError
 
 from chassis import kafka, kv
+from chassis.adoption import columns_of
 from chassis.config import KafkaConfig, StreamingConfig
 from chassis.desired import Desired, DesiredFeed, follow_desired
 from chassis.expressions import ExpressionError
@@ -167,7 +168,7 @@ class FeatureWorker:
         for name in sorted(changed):
             topic, declared = wanted[name]
             for feature in declared:
-                self._lineage.emit(feature_job(self._service, feature, self._feed.schemas.of(topic.message)))
+                self._lineage.emit(feature_job(self._service, feature, columns_of(topic, self._feed.schemas)))
                 self._feed.say(desired, "Feature", feature.name, Standing(True, "Computing"))
 
     async def _take_over(self) -> None:

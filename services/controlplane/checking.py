@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis.errors import Violation
-from chassis.expressions import ExpressionError, parse_condition
+from chassis.expressions import ExpressionError, parse, parse_condition
 from chassis.lineage.definition import logical_names
 from chassis.resources import FIELD_OF_KIND
 from chassis.wire import BUILTIN_IDS
@@ -62,8 +62,18 @@ def _schema(resource: resource_pb2.Resource, _wanted: Existing) -> Told:
 
 
 def _topic(resource: resource_pb2.Resource, _wanted: Existing) -> Told:
-    if not resource.topic.schema and resource.topic.message not in BUILTIN_IDS:
-        yield "spec.message", f"{resource.topic.message} is no built-in contract, and no schema is named that has it"
+    topic = resource.topic
+    if topic.schema and topic.message:
+        yield "spec.message", "is for built-in contracts; the declared schema says it"
+    elif not topic.schema and topic.message not in BUILTIN_IDS:
+        yield "spec.message", f"{topic.message or 'nothing'} is no built-in contract, and no schema is named"
+    if topic.routing == specs_pb2.ROUTING_ANY and not topic.HasField("adoption"):
+        yield "spec.routing", "ROUTING_ANY is for adopted topics: the streams of a city meet in one partition only by its key"
+    for name in ("id", "time") if topic.HasField("adoption") else ():
+        try:
+            parse(getattr(topic.adoption, name))
+        except ExpressionError as error:
+            yield f"spec.adoption.{name}", str(error)
 
 
 def _feature(resource: resource_pb2.Resource, wanted: Existing) -> Told:
@@ -86,6 +96,8 @@ def _feature(resource: resource_pb2.Resource, wanted: Existing) -> Told:
     topic = wanted.get(("Topic", feature.topic))
     if topic is not None and feature.key != topic.topic.key_field:
         yield "spec.key", f"must be {topic.topic.key_field}, the key of the topic: values of another key would be spread over workers"
+    if topic is not None and topic.topic.routing == specs_pb2.ROUTING_ANY:
+        yield "spec.topic", "events of a key may lie in any partition of it: values would be spread over workers"
 
 
 def _quality_rule(resource: resource_pb2.Resource, _wanted: Existing) -> Told:

@@ -2,17 +2,20 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from google.protobuf.descriptor import Descriptor
 
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
 from chassis.desired import Desired
+from chassis.errors import ArterialError, Reason
 from chassis.topics import Topic
+from chassis.wire import load_descriptor, message_descriptor
 from services.ingestion import audit_readers
 from services.ingestion.audit_readers import Bounds, Curated, KafkaLog
 from services.ingestion.config import IngestionConfig
@@ -63,27 +66,44 @@ class Stores:
 
 
 async def audit(config: IngestionConfig, desired: Desired, requests: AsyncIterator[pb.AuditRequest]) -> pb.AuditResponse:
-    """Answers an audit; the work is done in a thread with a loop of its own.
+    """Answers an audit; the work is done in a thread with a loop of its own. Adopted topics, and those of other languages, are left out.
 
     Events may flow meanwhile: everything is bounded by Kafka's end offsets at the start. What followers have not reached yet is missing.
     Files are audited whole, hence only without an interval.
 
     Raises:
-        ArterialError: DEPENDENCY_UNAVAILABLE, Kafka does not answer.
+        ArterialError: DEPENDENCY_UNAVAILABLE, Kafka does not answer; INVALID_REQUEST, a topic was asked for that cannot be audited.
     """
     question = Question()
     async for request in requests:
         question.take(request)
     names = question.topics or sorted(desired.topics)
-    topics = [desired.topics[name] for name in names if name in desired.topics]
-    return await asyncio.to_thread(asyncio.run, _audit(config, topics, question))
+    audited = {desired.topics[name]: _message(desired, desired.topics[name]) for name in names if name in desired.topics}
+    foreign = [topic.name for topic, message in audited.items() if message is None and topic.name in question.topics]
+    if foreign:
+        why = "its records are identified by declared expressions, which an audit that shares no code with the writers cannot repeat"
+        raise ArterialError(Reason.INVALID_REQUEST, f"{', '.join(foreign)} cannot be audited: {why}")
+    return await asyncio.to_thread(asyncio.run, _audit(config, audited, question))
 
 
-async def _audit(config: IngestionConfig, topics: list[Topic], question: Question) -> pb.AuditResponse:
+def _message(desired: Desired, topic: Topic) -> Descriptor | None:
+    """The message of a topic's records; None if they are of another language, or were not made for Arterial."""
+    if topic.adoption is not None:
+        return None
+    if not topic.schema:
+        return message_descriptor(topic.message)
+    declared = desired.schemas.get(topic.schema)
+    status = declared.status.schema if declared is not None else None
+    return load_descriptor(status.file_descriptor_set, status.message) if status is not None and status.file_descriptor_set else None
+
+
+async def _audit(config: IngestionConfig, audited: Mapping[Topic, Descriptor | None], question: Question) -> pb.AuditResponse:
     response = pb.AuditResponse(exact=True)
     # One topic at a time: that bounds the memory.
-    for topic in topics:
-        stores = await _read(config, topic, question.bounds)
+    for topic, message in audited.items():
+        if message is None:
+            continue
+        stores = await _read(config, topic, message, question.bounds)
         summary = _compare(topic, question.ledger(topic.name), stores)
         response.topics.append(summary)
         files = [_file(config, topic, source, stores) for source in stores.raw.sources() if source.startswith("file:")]
@@ -97,9 +117,9 @@ async def _audit(config: IngestionConfig, topics: list[Topic], question: Questio
     return response
 
 
-async def _read(config: IngestionConfig, topic: Topic, bounds: Bounds) -> Stores:
+async def _read(config: IngestionConfig, topic: Topic, message: Descriptor, bounds: Bounds) -> Stores:
     """Reads in the direction of the flow, so that what a store has is in the stores read before it."""
-    kafka = await audit_readers.read_kafka(config.kafka, topic, bounds)
+    kafka = await audit_readers.read_kafka(config.kafka, topic, message, bounds)
     raw = (await asyncio.to_thread(audit_readers.read_raw, config.lake, topic, bounds)).before(topic.name, kafka.ends)
     superseded = await asyncio.to_thread(audit_readers.superseded, config.lake, topic, raw.sources())
     curated = await asyncio.to_thread(audit_readers.read_curated, config.lake, topic, bounds, raw.good()) if topic.curated else None

@@ -15,12 +15,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from chassis.config import KafkaConfig, LakeConfig, OlapConfig
 from chassis.errors import ArterialError, Reason
 from chassis.topics import Topic
-from chassis.wire import message_descriptor
 from services.ingestion.findings import ID_BYTES, Rows, ids_of, rows_table
 
 # Kafka that gives nothing for so long counts as away: an audit must end.
@@ -52,7 +52,7 @@ class KafkaLog:
     ends: Mapping[int, int]
 
 
-async def read_kafka(config: KafkaConfig, topic: Topic, bounds: Bounds) -> KafkaLog:
+async def read_kafka(config: KafkaConfig, topic: Topic, message: Descriptor, bounds: Bounds) -> KafkaLog:
     """Every committed record up to the end offsets of now, while others go on writing.
 
     Raises:
@@ -73,14 +73,14 @@ async def read_kafka(config: KafkaConfig, topic: Topic, bounds: Bounds) -> Kafka
             found = await client.offsets_for_times(dict.fromkeys(partitions, bounds.start_us // 1000))
             for partition, start in found.items():
                 client.seek(partition, start.offset if start is not None else ends[partition])
-        rows = await _drain(client, topic, bounds, ends)
+        rows = await _drain(client, message, bounds, ends)
     finally:
         await client.stop()
     return KafkaLog(rows, {p.partition: offset for p, offset in begins.items()}, {p.partition: offset for p, offset in ends.items()})
 
 
-async def _drain(client: AIOKafkaConsumer, topic: Topic, bounds: Bounds, ends: Mapping[TopicPartition, int]) -> Rows:
-    parse = message_factory.GetMessageClass(message_descriptor(topic.message)).FromString
+async def _drain(client: AIOKafkaConsumer, message: Descriptor, bounds: Bounds, ends: Mapping[TopicPartition, int]) -> Rows:
+    parse = message_factory.GetMessageClass(message).FromString
     coordinates: tuple[list[int], list[int]] = ([], [])
     ids: list[bytes | None] = []
     waiting = set(ends)
@@ -105,7 +105,7 @@ async def _drain(client: AIOKafkaConsumer, topic: Topic, bounds: Bounds, ends: M
                     coordinates[0].append(partition.partition)
                     coordinates[1].append(record.offset)
                     ids.append(_identity(parse, record.value))
-    names = pa.repeat(pa.scalar(topic.name), len(ids))
+    names = pa.repeat(pa.scalar(next(iter(ends)).topic), len(ids))
     return rows_table(names, coordinates[0], coordinates[1], pa.array(ids, pa.binary(ID_BYTES)))
 
 

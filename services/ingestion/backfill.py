@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from chassis.adoption import columns_of
 from chassis.clock import Clock
 from chassis.desired import Desired, follow_desired
 from chassis.errors import ArterialError, Reason
@@ -69,7 +70,7 @@ async def load(table: RawTable, file: SourceFile, clock: Clock, stopping: asynci
 def _job(file: SourceFile, topic: Topic, schemas: Schemas) -> JobDefinition:
     """A job of its own for each file: what a table was made from is not forgotten. Columns of trip files are not those of events."""
     name = f"ingestion.backfill.{file.source.removeprefix('file:')[:12]}"
-    return raw_job(file.source, topic.name, schemas.of(topic.message), name=name, known=isinstance(file, RecordFile))
+    return raw_job(file.source, topic.name, columns_of(topic, schemas), name=name, known=isinstance(file, RecordFile))
 
 
 def _open(paths: tuple[Path, ...]) -> list[SourceFile]:

@@ -38,7 +38,8 @@ class Continuity:
             starts, comparable = {}, {}
             for partition, stored in progress.items():
                 tp = TopicPartition(topic.name, partition)
-                starts[partition] = self._start(table, partition, (begins[tp], ends[tp]), stored or 0)
+                first = begins[tp] if topic.adoption is not None else 0
+                starts[partition] = self._start(table, partition, (begins[tp], ends[tp]), first if stored is None else stored)
                 if partition in last and begins[tp] <= last[partition][0]:
                     comparable[partition] = last[partition]
             await self._compare(client, topic.name, comparable)

@@ -58,7 +58,7 @@ class Publisher:
         topic = self._feed.current.topics.get(topic_name)
         if topic is None:
             raise _invalid("topic", f"{topic_name} is not a declared topic")
-        schema_id = schema_id or self._feed.schemas.id_of(topic.message) or 0
+        schema_id = schema_id or self._feed.schemas.id_of(topic) or 0
         if not await self._feed.find_schema(schema_id):
             raise _invalid("schema_id", f"schema {schema_id} is not known")
         head = prefix(schema_id)

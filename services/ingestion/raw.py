@@ -7,6 +7,7 @@ from operator import or_
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from chassis.adoption import columns_of
 from chassis.config import CellConfig, LakeConfig
 from chassis.judge import judge
 from chassis.lake import Step, Table
@@ -36,7 +37,7 @@ class RawTable:
         self.topic = topic
         self._cell = cell
         self._schemas = schemas
-        schema = raw_schema(schemas.of(topic.message))
+        schema = raw_schema(columns_of(topic, schemas))
         self.table = Table.open_or_create(lake, table_name(topic.name), schema, PARTITION_BY)
 
     def progress(self, source: str, incarnation: int, partition: int) -> int | None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from chassis.judge import Judged
 from chassis.lineage.definition import JobDefinition, Output, identity
-from chassis.wire import Schema
 
 PARTITION_BY = ("ingest_date", "region", "dead")
 HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
@@ -55,18 +54,17 @@ def payload_columns(columns: pa.RecordBatch) -> pa.RecordBatch:
     return columns.rename_columns(["payload_region" if name == "region" else name for name in columns.schema.names])
 
 
-def raw_job(source: str, topic: str, schema: Schema, *, name: str = "", known: bool = True) -> JobDefinition:
-    """What the raw table of a topic is made from: the records of a dataset, payload column by payload column, if they are `known` there."""
-    payload = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema.arrow], schema=schema.arrow)
-    names = dict(zip(payload_columns(payload).schema.names, schema.arrow.names, strict=True))
-    types = {field.name: str(field.type) for field in raw_schema(schema)}
+def raw_job(source: str, topic: str, columns: pa.Schema, *, name: str = "", known: bool = True) -> JobDefinition:
+    """What the raw table of a topic is made from: the records of a dataset, column by column, if they are `known` there."""
+    names = dict(zip(payload_columns(pa.RecordBatch.from_pylist([], schema=columns)).schema.names, columns.names, strict=True))
+    types = {field.name: str(field.type) for field in raw_schema(columns)}
     output = Output(f"lake/raw/{topic}", identity(source, names) if known else {}, types)
     return JobDefinition(name or f"ingestion.raw.{topic}", (source,), (output,))
 
 
-def raw_schema(schema: Schema) -> pa.Schema:
-    """Columns of a raw table whose events have this schema."""
-    payload = [pa.field("payload_region" if field.name == "region" else field.name, field.type) for field in schema.arrow]
+def raw_schema(columns: pa.Schema) -> pa.Schema:
+    """Columns of a raw table whose events have these."""
+    payload = [pa.field("payload_region" if field.name == "region" else field.name, field.type) for field in columns]
     return pa.schema([*COORDINATES, *payload, *PARTITION_FIELDS])
 
 

@@ -11,6 +11,7 @@ from aiokafka.errors import NoOffsetForPartitionError
 
 from arterial.api.controlplane.v1 import specs_pb2
 from chassis import kafka
+from chassis.adoption import columns_of
 from chassis.desired import Desired, DesiredFeed, follow_desired
 from chassis.lake import Step, Superseded
 from chassis.lineage import Lineage, emitting
@@ -121,7 +122,7 @@ class RawStream:
         self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
             self._tables[name] = await asyncio.to_thread(RawTable, self._config.cell, self._config.lake, topic, self._feed.schemas)
-            self._lineage.emit(raw_job(f"kafka/{name}", name, self._feed.schemas.of(topic.message)))
+            self._lineage.emit(raw_job(f"kafka/{name}", name, columns_of(topic, self._feed.schemas)))
             self._failed.pop(name, None)
         except Exception as error:
             _log.exception("table cannot be opened", topic=name)

@@ -117,7 +117,7 @@ async def test_ingestion_tells_what_it_runs(service: tuple[str, Stub], tmp_path:
     address, stub = service
     raw = feeder(lake_config)
     raw.append_trips([(1, 1)])
-    schema = Schemas().builtin(MESSAGE)
+    schema = Schemas().builtin(MESSAGE).arrow
     async with emitter(address, tmp_path) as lineage:
         lineage.emit(raw_job("kafka/trip_events_v2", TOPIC.name, schema))
         lineage.emit(live.job(TOPIC.name, live.columns_of(raw_schema(schema))))
@@ -132,7 +132,7 @@ async def test_ingestion_tells_what_it_runs(service: tuple[str, Stub], tmp_path:
 
 def test_dates_and_deduplication_of_curated_tables_are_found_by_running_them() -> None:
     """What dates an event, and what decides whether it is kept, is read off the functions themselves."""
-    events, trips = (job.outputs[0] for job in jobs(TOPIC, raw_schema(Schemas().builtin(MESSAGE))))
+    events, trips = (job.outputs[0] for job in jobs(TOPIC, raw_schema(Schemas().builtin(MESSAGE).arrow)))
     assert {item.column for item in events.columns["event_date"]} == {"event_time", "_kafka_time", "_topic"}
     assert {item.column for item in events.rows} == {"event_id", "event_time"}
     assert "trip_requested_at" in {item.column for item in trips.columns["event_date"]}
