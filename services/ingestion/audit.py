@@ -77,8 +77,11 @@ async def audit(config: IngestionConfig, desired: Desired, requests: AsyncIterat
     question = Question()
     async for request in requests:
         question.take(request)
+    unknown = [name for name in question.topics if name not in desired.topics]
+    if unknown:
+        raise ArterialError(Reason.INVALID_REQUEST, f"{', '.join(unknown)} is not a declared topic")
     names = question.topics or sorted(desired.topics)
-    audited = {desired.topics[name]: _message(desired, desired.topics[name]) for name in names if name in desired.topics}
+    audited = {desired.topics[name]: _message(desired, desired.topics[name]) for name in names}
     foreign = [topic.name for topic, message in audited.items() if message is None and topic.name in question.topics]
     if foreign:
         why = "its records are identified by declared expressions, which an audit that shares no code with the writers cannot repeat"

@@ -4,20 +4,26 @@ import asyncio
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from deltalake import DeltaTable
 
-from chassis import olap
-from chassis.config import OlapConfig
+from arterial.channel import connect
+from chassis import kafka, olap
+from chassis.config import KafkaConfig, OlapConfig
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
+from chassis.topics import Topic
+from cli import audit
 from cli.__main__ import parser
 from deploy.local.supervisor import Stack
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "scooter_rides"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE, ADOPTED = EXAMPLES / "scooter_rides", EXAMPLES / "adopted_orders"
 TOPIC = "scooter_rides_v1"
 
 
@@ -116,3 +122,33 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
     assert back["version"] == 1 and back["schemaId"] != status["schemaId"]
     history = await terminal.document("history", "Schema", TOPIC)
     assert [change["message"] for change in history if "change" in change][:3] == [f"rollback to {first}", "tips", "scooters"]
+
+
+async def test_a_companys_own_topic_enters_as_it_is(
+    stack: Stack, addresses: dict[str, str], tmp_path: Path, capsys: "pytest.CaptureFixture[str]"
+) -> None:
+    """JSON without framing that was there before: rows of the lake, a repeat once in curated, what is no order dead."""
+    terminal, topic = Terminal(tmp_path, addresses, capsys), Topic("company.orders", "", "order_id", partitions=3)
+    config = KafkaConfig(bootstrap=addresses["kafka"])
+    await kafka.ensure_topics(config, [topic])
+    orders = [{"order_id": f"o-{number}", "step": 1, "created_ms": int(time.time() * 1000), "city": 7, "total": 9.5} for number in range(4)]
+    values = [json.dumps(order).encode() for order in (*orders, orders[0])] + [b"no order"]
+    producer = kafka.producer(config)
+    await producer.start()
+    for partition in range(topic.partitions):
+        await kafka.send_all(producer, TopicPartition(topic.name, partition), [(None, value) for value in values[partition::3]])
+    await producer.stop()
+    await terminal.run("apply", str(ADOPTED))
+
+    async def kept() -> bool:
+        tables = [str(stack.places.lake / zone / topic.name) for zone in ("raw", "curated")]
+        if not all(DeltaTable.is_deltatable(table) for table in tables):
+            return False
+        raw, curated = (DeltaTable(table).to_pyarrow_table() for table in tables)
+        dead = [error for error in raw["_error"].to_pylist() if error]
+        return raw.num_rows == 6 and len(dead) == 1 and sorted(curated["order_id"].to_pylist()) == [f"o-{number}" for number in range(4)]
+
+    await eventually(kept, "the orders in the lake")
+    async with connect(addresses["ingestion"]) as channel:
+        with pytest.raises(ArterialError, match="cannot be audited"):
+            await audit.ask(channel, {}, topics=[topic.name])
