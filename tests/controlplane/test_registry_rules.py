@@ -1,6 +1,9 @@
 """Compatibility of schemas, without a registry."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -239,3 +242,16 @@ def test_a_schema_is_compatible_with_itself(schema: object) -> None:
     """Whatever it is made of: parts that could stand for each other may be told as moved."""
     found = json_rules.differences(document(schema), document(schema))
     assert all(each.rule in json_rules.COMPATIBLE for each in found)
+
+
+@pytest.mark.parametrize("case", protobuf_changes.BUF_DIFFERS, ids=lambda case: case[0])
+def test_buf_judges_otherwise_where_the_documents_say_so(case: tuple[str, str, str, bool], tmp_path: Path) -> None:
+    """The registry lets pass what buf refuses, or the other way round."""
+    _, old, new, compatible = case
+    for name, text in (("old", old), ("new", new)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ride.proto").write_text(text)
+        (tmp_path / name / "buf.yaml").write_text("version: v2\nbreaking:\n  use: [WIRE]\n")
+    words = [str(Path(sys.executable).with_name("buf")), "breaking", str(tmp_path / "new"), "--against", str(tmp_path / "old")]
+    buf = subprocess.run(words, capture_output=True, check=False)
+    assert (not verdicts.incompatibilities(proto(old), proto(new)), buf.returncode) == (compatible, 100 if compatible else 0)

@@ -244,3 +244,15 @@ RESERVED: list[tuple[str, str, str, str, str, list[str], bool]] = [
     ),
     ("kept", "fee,state", "fee,state", ride(NAME), ride(NAME + "float x = 2;"), ["FIELD_ADDED #/Ride/2"], True),
 ]
+# What `docs/compatibility.md` says of `buf breaking` (WIRE): title, old, new, compatible for the registry; buf says the opposite.
+BUF_DIFFERS: list[tuple[str, str, str, bool]] = [
+    ("field removed", ride(NAME + "string note = 2;"), ride(NAME), True),
+    ("number of a field", ride(NAME), ride("string name = 2;"), True),
+    ("field of a oneof removed", ride(f"oneof what {{ {NAME} int32 id = 2; }}"), ride(f"oneof what {{ {NAME} }} reserved 2;"), False),
+    ("enum value removed", ride("State s = 1;", STATE), ride("State s = 1;", "enum State { ON = 0; }"), True),
+    ("number to enum", ride("int32 n = 1;"), ride("State n = 1;", STATE), True),
+    ("string repeated", ride("optional string s = 1;"), ride("repeated string s = 1;"), True),
+    ("field into a new oneof", ride("string note = 2;"), ride("oneof what { string note = 2; int32 id = 3; }"), True),
+    ("package", P3 + QUALIFIED, P3 + QUALIFIED.replace("shop.v1", "shop.v2"), True),
+    ("message removed", ride(NAME, BIKE), ride(NAME), False),
+]
