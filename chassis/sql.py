@@ -1,6 +1,7 @@
 """PostgreSQL through SQLAlchemy and asyncpg, migrated by Alembic."""
 
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -16,9 +17,16 @@ POOL_SIZE = 5
 MIGRATION_LOCK = 0x41525445
 
 
-def engine(config: SqlConfig) -> AsyncEngine:
-    """An engine; it connects when first used."""
-    arguments = {} if config.tls is None else {"ssl": config.tls.context()}
+def engine(config: SqlConfig, *, idle_in_transaction_seconds: int = 0) -> AsyncEngine:
+    """An engine; it connects when first used.
+
+    With `idle_in_transaction_seconds` the database ends a transaction that says nothing for so long: a process that hangs in the middle of
+    one keeps its locks no longer.
+    """
+    settings = {"idle_in_transaction_session_timeout": f"{idle_in_transaction_seconds}s"} if idle_in_transaction_seconds else {}
+    arguments: dict[str, Any] = {"server_settings": settings}
+    if config.tls is not None:
+        arguments["ssl"] = config.tls.context()
     return create_async_engine(config.url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_pre_ping=True, connect_args=arguments)
 
 

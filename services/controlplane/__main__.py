@@ -56,12 +56,14 @@ from services.controlplane.status_store import StatusStore
 from services.controlplane.store import SEED_ACTOR, ResourceStore
 from services.controlplane.watching import Watching
 
+# A replica that hangs in the middle of something holds up the others no longer.
+HUNG_SECONDS = 10
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def serve(config: ControlPlaneConfig, context: Context) -> None:
     """Role `serve`: the RPCs."""
-    engine = sql.engine(config.sql)
+    engine = sql.engine(config.sql, idle_in_transaction_seconds=HUNG_SECONDS)
     await sql.migrate(engine, MIGRATIONS)
     store, models, runs, partitions = ResourceStore(engine), ModelStore(engine), RunStore(engine), PartitionStore(engine)
     registry, changes = SchemaRegistry(engine), ChangeFeed(engine)

@@ -41,6 +41,8 @@ class BackupStore:
         writer = Writer(compression_level)
         async with self._engine.connect() as plain:
             connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            # A slow client is waited for: nobody waits for this transaction.
+            await connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             tables, revision = await catalogue.tables(connection), await catalogue.revision(connection)
             # Read after the moment of the snapshot: no row of it has a number that is not given out yet.
             header = Header(revision, datetime.now(UTC).isoformat(), await catalogue.sequences(connection))
@@ -107,6 +109,7 @@ async def _copy_out(connection: AsyncConnection, table: Table, writer: Writer, w
 
 async def _expect_empty(connection: AsyncConnection) -> str:
     """Locks all tables, and returns their names as SQL has them. Raises REFUSED if anything is there that the start did not bring."""
+    await connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     await connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     await connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({sql.MIGRATION_LOCK})"))
     tables = await catalogue.tables(connection)

@@ -4,16 +4,19 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as partitions
 from arterial.api.types.v1 import page_pb2
+from chassis import sql
 from chassis.config import RpcConfig
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from deploy.local.child import free_port
+from services.controlplane import taking
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, model, report, stubs, take, verdict
 
@@ -137,6 +140,21 @@ async def test_replicas_and_workers_never_give_a_run_twice(shared_plane: Control
             await work(to)
         await other.stop()
     assert sorted(taken) == sorted(runs)
+
+
+async def test_who_hangs_while_giving_out_a_run_holds_up_the_others_for_a_while_only(plane: ControlPlane) -> None:
+    """The database ends its transaction, and what it held is free."""
+    async with stubs(plane) as to:
+        await create(to, "compact", "raw/trips")
+        engine = sql.engine(plane.config.sql, idle_in_transaction_seconds=1)
+        async with engine.connect() as hung:
+            await taking.one_at_a_time(hung, to.cell)
+            request = pb.TakeRunRequest(worker="w", cell=to.cell, kinds=["compact"], lease_seconds=60)
+            assert (await to.jobs.TakeRun(request, timeout=60)).HasField("run")
+            with pytest.raises(DBAPIError):
+                await hung.execute(sa.select(1))
+            await hung.invalidate()
+        await engine.dispose()
 
 
 async def test_asking_again_gives_the_run_that_is_there(shared_plane: ControlPlane) -> None:
