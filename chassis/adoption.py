@@ -5,11 +5,11 @@ import hashlib
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from chassis.expressions import TIMESTAMP, ExpressionError, parse
 from chassis.topics import Adoption, Topic
 from chassis.wire import Schemas
 
 ID, TIME = "event_id", "event_time"
-TIMESTAMP = pa.timestamp("us", "UTC")
 ID_TYPE = pa.binary()
 
 
@@ -27,8 +27,6 @@ def identified(topic: Topic, adoption: Adoption, batch: pa.RecordBatch) -> pa.Re
     An id of 16 bytes stays what it is; of any other a UUID of version 8 is made, from the topic and the id, so that a repeat has the same.
     Columns of these names that the records have themselves get the prefix `payload_`.
     """
-    from chassis.expressions import ExpressionError, parse  # the SQL parser takes 25 MB, and few topics are adopted
-
     try:
         ids, times = parse(adoption.identity).values(batch), parse(adoption.time).values(batch)
         moments = times.cast(TIMESTAMP)

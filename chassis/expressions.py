@@ -11,23 +11,21 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import sqlglot
-from sqlglot import expressions as sql
-from sqlglot.errors import SqlglotError
 
 TIMESTAMP = pa.timestamp("us", "UTC")
-_BINARY: Mapping[type[sql.Expression], Callable[[Any, Any], Any]] = {
-    sql.EQ: pc.equal,
-    sql.NEQ: pc.not_equal,
-    sql.LT: pc.less,
-    sql.LTE: pc.less_equal,
-    sql.GT: pc.greater,
-    sql.GTE: pc.greater_equal,
-    sql.And: pc.and_kleene,
-    sql.Or: pc.or_kleene,
-    sql.Add: pc.add_checked,
-    sql.Sub: pc.subtract_checked,
-    sql.Mul: pc.multiply_checked,
+# What nodes of the parsed text mean, by the names that the parser has for them: it takes 25 MB, and is loaded when a text is parsed.
+_BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
+    "EQ": pc.equal,
+    "NEQ": pc.not_equal,
+    "LT": pc.less,
+    "LTE": pc.less_equal,
+    "GT": pc.greater,
+    "GTE": pc.greater_equal,
+    "And": pc.and_kleene,
+    "Or": pc.or_kleene,
+    "Add": pc.add_checked,
+    "Sub": pc.subtract_checked,
+    "Mul": pc.multiply_checked,
 }
 
 
@@ -44,7 +42,8 @@ class Expression:
     @property
     def columns(self) -> frozenset[str]:
         """Columns that it names."""
-        return frozenset(column.name for column in self._tree.find_all(sql.Column)) if self._tree is not None else frozenset()
+        nodes = self._tree.walk() if self._tree is not None else ()
+        return frozenset(node.name for node in nodes if _kind(node) == "Column")
 
     def values(self, batch: pa.RecordBatch) -> pa.Array:
         """Its value of every row, shape (n,).
@@ -74,13 +73,16 @@ def parse(text: str) -> Expression:
     Raises:
         ExpressionError: it is none, or has what expressions may not consist of.
     """
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
     try:
         tree = sqlglot.parse_one(text, dialect="clickhouse")
     except SqlglotError as error:
         raise ExpressionError(f"not a SQL expression: {text}") from error
     for node in tree.walk():
         if not _may_stand(node):
-            raise ExpressionError(f"{node.sql()} ({type(node).__name__}) may not stand in an expression")
+            raise ExpressionError(f"{node.sql()} ({_kind(node)}) may not stand in an expression")
     return Expression(tree)
 
 
@@ -89,19 +91,23 @@ def parse_condition(text: str) -> Expression:
     return parse(text) if text.strip() else Expression(None)
 
 
+def _kind(node: Any) -> str:
+    return type(node).__name__
+
+
 def _may_stand(node: Any) -> bool:
-    if isinstance(node, sql.Is):
-        return isinstance(node.expression, sql.Null)
-    if isinstance(node, sql.Anonymous):
+    if _kind(node) == "Is":
+        return _kind(node.expression) == "Null"
+    if _kind(node) == "Anonymous":
         return node.name in _FUNCTIONS
-    return type(node) in _BINARY or type(node) in _NODES or isinstance(node, sql.Identifier)
+    return _kind(node) in _BINARY or _kind(node) in _NODES or _kind(node) == "Identifier"
 
 
 def _evaluate(node: Any, batch: pa.RecordBatch) -> Any:
-    binary = _BINARY.get(type(node))
+    binary = _BINARY.get(_kind(node))
     if binary is not None:
         return binary(_evaluate(node.this, batch), _evaluate(node.expression, batch))
-    return _NODES[type(node)](node, batch)
+    return _NODES[_kind(node)](node, batch)
 
 
 def _literal(node: Any, _batch: pa.RecordBatch) -> pa.Scalar:
@@ -163,20 +169,20 @@ _FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
     "fromUnixTimestamp64Micro": _from_unix(1_000_000),
     "parseDateTimeBestEffort": _parsed,
 }
-_NODES: Mapping[type[Any], Callable[[Any, pa.RecordBatch], Any]] = {
-    sql.Column: lambda node, batch: batch[node.name],
-    sql.Literal: _literal,
-    sql.Boolean: lambda node, batch: pa.scalar(node.this),
-    sql.Null: lambda node, batch: pa.scalar(None),
-    sql.Paren: lambda node, batch: _evaluate(node.this, batch),
-    sql.Not: lambda node, batch: pc.invert(_evaluate(node.this, batch)),
-    sql.Neg: lambda node, batch: pc.negate_checked(_evaluate(node.this, batch)),
-    sql.Is: lambda node, batch: pc.is_null(_evaluate(node.this, batch)),
-    sql.In: _among,
-    sql.Between: _between,
-    sql.Concat: _concat,
-    sql.Coalesce: lambda node, batch: pc.coalesce(*(_evaluate(each, batch) for each in (node.this, *node.expressions))),
-    sql.Lower: lambda node, batch: pc.utf8_lower(_evaluate(node.this, batch)),
-    sql.Upper: lambda node, batch: pc.utf8_upper(_evaluate(node.this, batch)),
-    sql.Anonymous: _function,
+_NODES: Mapping[str, Callable[[Any, pa.RecordBatch], Any]] = {
+    "Column": lambda node, batch: batch[node.name],
+    "Literal": _literal,
+    "Boolean": lambda node, batch: pa.scalar(node.this),
+    "Null": lambda node, batch: pa.scalar(None),
+    "Paren": lambda node, batch: _evaluate(node.this, batch),
+    "Not": lambda node, batch: pc.invert(_evaluate(node.this, batch)),
+    "Neg": lambda node, batch: pc.negate_checked(_evaluate(node.this, batch)),
+    "Is": lambda node, batch: pc.is_null(_evaluate(node.this, batch)),
+    "In": _among,
+    "Between": _between,
+    "Concat": _concat,
+    "Coalesce": lambda node, batch: pc.coalesce(*(_evaluate(each, batch) for each in (node.this, *node.expressions))),
+    "Lower": lambda node, batch: pc.utf8_lower(_evaluate(node.this, batch)),
+    "Upper": lambda node, batch: pc.utf8_upper(_evaluate(node.this, batch)),
+    "Anonymous": _function,
 }
