@@ -182,8 +182,9 @@ class _Comparison:
     def _combined(self, old: Node, new: Node, path: tuple[str, ...]) -> Found:
         found: Found = []
         if old.criterion != new.criterion:
-            single = len(old.parts) == 1 and (new.criterion == "oneOf" or len(new.parts) == 1)
-            if new.criterion != "anyOf" and not single:
+            single = [len(side.parts) == 1 for side in (old, new)]
+            alike = (single[0] and (single[1] or new.criterion == "oneOf")) or (single[1] and old.criterion == "allOf")
+            if new.criterion != "anyOf" and not alike:
                 return [("COMBINED_TYPE_CHANGED", path)]
             found.append(("COMBINED_TYPE_EXTENDED", path))
         before, after = _distinct(old.parts), _distinct(new.parts)

@@ -86,6 +86,7 @@ COMBINED: list[Case] = [
     ("oneOf narrowed", {"oneOf": [N, S]}, {"oneOf": [S]}, ["SUM_TYPE_NARROWED #/"], False),
     ("allOf extended", {"allOf": [N]}, {"allOf": [N, {"maximum": 3}]}, ["PRODUCT_TYPE_EXTENDED #/"], False),
     ("oneOf to allOf of several", {"oneOf": [S, N]}, {"allOf": [S, N]}, ["COMBINED_TYPE_CHANGED #/"], False),
+    ("oneOf to allOf of one", {"oneOf": [S]}, {"allOf": [S]}, ["COMBINED_TYPE_EXTENDED #/"], True),
     ("oneOf to anyOf", {"oneOf": [S, N]}, {"anyOf": [S, N]}, ["COMBINED_TYPE_EXTENDED #/"], True),
     ("to one of several", S, {"oneOf": [N, S]}, ["SUM_TYPE_EXTENDED #/"], True),
     ("to optional", NULL, {"oneOf": [N, NULL]}, ["SUM_TYPE_EXTENDED #/"], True),
