@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import pytest
-from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient, SchemaRegistryError
+from confluent_kafka.schema_registry import Metadata, MetadataProperties, Schema, SchemaReference, SchemaRegistryClient, SchemaRegistryError
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
@@ -122,3 +122,19 @@ async def test_the_client_manages_subjects(client: SchemaRegistryClient) -> None
         return [(error.value.http_status_code, error.value.error_code) for error in (refused, readonly, gone)]
 
     assert await aside(all_of_it) == [(409, 409), (422, 42205), (404, 40401)]
+
+
+async def test_a_version_is_found_by_its_metadata(client: SchemaRegistryClient) -> None:
+    """The newest one that has the properties; metadata make another schema."""
+
+    def all_of_it() -> list[int | None]:
+        for owner in ("city", "risk", "city"):
+            client.register_schema(
+                "meta-value", Schema(json.dumps(RIDE), "AVRO", metadata=Metadata(None, MetadataProperties({"owner": owner}), None))
+            )
+        found = [client.get_latest_with_metadata("meta-value", {"owner": owner}).version for owner in ("city", "risk")]
+        with pytest.raises(SchemaRegistryError) as absent:
+            client.get_latest_with_metadata("meta-value", {"owner": "maps"})
+        return [*found, absent.value.error_code]
+
+    assert await aside(all_of_it) == [1, 2, 40403]

@@ -1,6 +1,6 @@
 """What the registry has: subjects, versions, schemas by id; and how they go."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -69,6 +69,15 @@ class Catalogue:
         async with self._engine.begin() as connection:
             found = _pick(await self._versions(connection, subject, deleted=deleted), version)
             return Entry(found, await self._library.stored(connection, found.schema_id))
+
+    async def with_metadata(self, subject: str, wanted: Mapping[str, str], *, deleted: bool = False) -> Entry:
+        """The newest version of a subject whose metadata has these properties. Raises 40401 or 40403."""
+        entries = await self.entries(await self.versions(subject, deleted=deleted))
+        for entry in reversed(entries):
+            properties = (entry.stored.definition.metadata or {}).get("properties")
+            if isinstance(properties, dict) and wanted.items() <= properties.items():
+                return entry
+        raise failure(RegistryCode.SCHEMA_NOT_FOUND, "Schema not found")
 
     async def all(self, *, prefix: str = "", deleted: bool = False, latest: bool = False, start: int = 0, limit: int = -1) -> list[Entry]:
         """Versions of all subjects that begin with a prefix."""

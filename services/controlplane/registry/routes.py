@@ -71,6 +71,7 @@ class Routes:
         router.add_get(prefix + "/subjects", self._subjects)
         router.add_post(subject, self._lookup)
         router.add_delete(subject, self._delete_subject)
+        router.add_get(subject + "/metadata", self._with_metadata)
         router.add_get(subject + "/versions", self._versions)
         router.add_post(subject + "/versions", self._register)
         router.add_get(subject + "/versions/{version}", self._version)
@@ -134,6 +135,11 @@ class Routes:
 
     async def _version(self, request: web.Request) -> web.Response:
         entry = await self._catalogue.version(_subject(request), _version(request), deleted=_flag(request, "deleted"))
+        return _answer(_entry(entry, await self._text(entry.stored, request)))
+
+    async def _with_metadata(self, request: web.Request) -> web.Response:
+        wanted = dict(zip(request.query.getall("key", []), request.query.getall("value", []), strict=False))
+        entry = await self._catalogue.with_metadata(_subject(request), wanted, deleted=_flag(request, "deleted"))
         return _answer(_entry(entry, await self._text(entry.stored, request)))
 
     async def _version_text(self, request: web.Request) -> web.Response:
