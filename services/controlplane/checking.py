@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
+from chassis.adoption import columns_of
 from chassis.errors import Violation
 from chassis.expressions import ExpressionError, parse, parse_condition
 from chassis.lineage.definition import logical_names
 from chassis.resources import FIELD_OF_KIND
-from chassis.wire import BUILTIN_IDS
+from chassis.topics import topic_from_spec
+from chassis.wire import BUILTIN_IDS, Schemas
 from services.controlplane.planning import Existing
 from services.controlplane.references import key_of, references_of
 from services.controlplane.tiers import lacking
@@ -89,15 +91,36 @@ def _feature(resource: resource_pb2.Resource, wanted: Existing) -> Told:
     names = [aggregate.name for aggregate in feature.aggregates]
     if len(set(names)) < len(names):
         yield "spec.aggregates", "names must differ"
+    named = {f"spec.aggregates[{place}].column": aggregate.column for place, aggregate in enumerate(feature.aggregates) if aggregate.column}
     try:
-        parse_condition(feature.filter)
+        named |= {f"spec.filter {name}": name for name in parse_condition(feature.filter).columns}
     except ExpressionError as error:
         yield "spec.filter", str(error)
     topic = wanted.get(("Topic", feature.topic))
+    known = _columns(topic, wanted) if topic is not None else None
+    for path, column in named.items():
+        if column and known is not None and column not in known:
+            yield path.split(" ")[0], f"{feature.topic} has no column {column}{_nearest(column, sorted(known))}"
     if topic is not None and feature.key != topic.topic.key_field:
         yield "spec.key", f"must be {topic.topic.key_field}, the key of the topic: values of another key would be spread over workers"
     if topic is not None and topic.topic.routing == specs_pb2.ROUTING_ANY:
         yield "spec.topic", "events of a key may lie in any partition of it: values would be spread over workers"
+
+
+def _columns(resource: resource_pb2.Resource, wanted: Existing) -> frozenset[str] | None:
+    """Columns of a topic's events; None if its schema is not registered yet, or of a language that is not read here."""
+    topic, schemas = topic_from_spec(resource.metadata.name, resource.topic), Schemas()
+    if topic.schema:
+        declared = wanted.get(("Schema", topic.schema))
+        status = declared.status.schema if declared is not None else resource_pb2.SchemaStatus()
+        if not status.file_descriptor_set:
+            return None
+        schemas.add(status.schema_id, status.file_descriptor_set, status.message)
+        schemas.declare(topic.schema, status.schema_id)
+    try:
+        return frozenset(columns_of(topic, schemas).names)
+    except LookupError:
+        return None
 
 
 def _quality_rule(resource: resource_pb2.Resource, _wanted: Existing) -> Told:

@@ -116,3 +116,17 @@ async def test_an_edit_is_applied_unless_somebody_was_faster(
     monkeypatch.setenv("EDITOR", "sed -i s/edited/another/")
     with pytest.raises(ArterialError, match="nothing else"):
         await terminal.text("edit", "Dataset", name)
+
+
+async def test_a_feature_must_fit_the_columns_of_its_topic(terminal: Terminal, tmp_path: Path) -> None:  # noqa: F811
+    """Every mistake at once, with its place and what there is instead."""
+    file = tmp_path / "feature.yaml"
+    file.write_text(
+        f"{HEAD}Feature\nmetadata: {{name: wrong}}\nspec:\n  topic: trip_events_v2\n  key: trip_id\n  filter: stat = 1\n"
+        "  aggregates: [{name: far, function: AGGREGATE_FUNCTION_SUM, column: distance}]\n  windowsSeconds: [15]\n  service: pricing\n"
+    )
+    with pytest.raises(ArterialError) as caught:
+        await terminal.text("plan", str(file))
+    told = {violation.field.split(" ")[-1]: violation.description for violation in caught.value.violations}
+    assert told.keys() == {"spec.windowsSeconds[0]", "spec.aggregates[0].column", "spec.filter", "spec.key"}
+    assert "distance_m" in told["spec.aggregates[0].column"] and "city_id" in told["spec.key"]
