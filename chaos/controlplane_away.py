@@ -33,7 +33,7 @@ from chassis.sql import engine
 from cli.wait import until_ready
 from deploy.local import kafka, postgres, redis
 from deploy.local.child import LOOPBACK, Child, free_port
-from deploy.local.services import ENGINES, SERVICES, Places
+from deploy.local.services import ENGINES, PORTS, SERVICES, Places
 from deploy.local.supervisor import serving
 from services.controlplane.store import CHANGES, RESOURCES, lock
 
@@ -41,7 +41,8 @@ DATA_PLANE = ("ingestion-serve", "ingestion-stream", "pricing-combine")
 # What is changed, and who says that it is in effect.
 PIPELINE, POLICY = ("Pipeline", "raw"), ("PricingPolicy", "surge")
 RECORDS = 1000
-CONVERGE_SECONDS, HALF_OPEN_SECONDS = 30.0, 45.0
+# Reconnects wait up to 15 s, and processes start and stop meanwhile on a machine that may be busy.
+CONVERGE_SECONDS, HALF_OPEN_SECONDS = 45.0, 45.0
 # Streams that a process may begin per fault: one that is refused tries again, ever more rarely.
 WATCHES_PER_FAULT = 4
 
@@ -54,7 +55,7 @@ class Scene:
     """The processes and what is between them."""
 
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
-        ports = {name: free_port() for name in (*ENGINES, *(service.name for service in SERVICES if service.port))}
+        ports = {name: free_port() for name in (*ENGINES, *PORTS, *(service.name for service in SERVICES if service.port))}
         self.places = Places(ports, folder)
         self.proxy_port = free_port()
         self._folder = folder

@@ -258,6 +258,7 @@ class DesiredFeed:
                     message = await anext(responses, None)
                 if message is None:
                     return
+                self.reports.reached()
                 version = received.take(message)
                 if version is not None:
                     yield received, version

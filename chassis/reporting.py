@@ -58,6 +58,7 @@ class Reports:
         self._said: dict[Key, tuple[int, Standing | None]] = {}
         self._due: dict[Key, None] = {}
         self._wake = asyncio.Event()
+        self._reached = asyncio.Event()
 
     def say(self, kind: str, name: str, generation: int, standing: Standing | None) -> None:
         """Notes what is so now of a generation; 0 is one that the control plane does not know, and is not told. None takes back."""
@@ -71,6 +72,10 @@ class Reports:
         for key in [key for key in self._said if not exists(key)]:
             del self._said[key]
             self._due.pop(key, None)
+
+    def reached(self) -> None:
+        """Notes that the control plane answers: what waits for that need not wait longer."""
+        self._reached.set()
 
     async def send(self, address: str) -> None:
         """Sends until cancelled."""
@@ -92,7 +97,10 @@ class Reports:
                     # A control plane that was away may have forgotten this process.
                     self._due = dict.fromkeys(self._said)
                     self._wake.set()
-                    await asyncio.sleep(backoff * random.uniform(0.5, 1.5))
+                    self._reached.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(backoff * random.uniform(0.5, 1.5)):
+                            await self._reached.wait()
                     backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
 
     async def _send(self, connection: Channel) -> None:
