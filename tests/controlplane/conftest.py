@@ -10,10 +10,12 @@ import pytest
 
 from chassis import testing
 from chassis.config import RpcConfig, SqlConfig
+from chassis.rpc.client import channel
 from deploy.local import postgres
 from deploy.local.child import free_port
 from services.controlplane.__main__ import serve
 from services.controlplane.config import ControlPlaneConfig, RegistryConfig
+from tests.terminal import Terminal
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources"
 
@@ -70,3 +72,11 @@ async def shared_plane(postgres_port: int, tmp_path_factory: pytest.TempPathFact
     url = await postgres.create_database(postgres_port, "shared_control_plane")
     async with _running(url, tmp_path_factory.mktemp("control")) as running:
         yield running
+
+
+@pytest.fixture
+async def terminal(shared_plane: ControlPlane, tmp_path: Path, capsys: "pytest.CaptureFixture[str]") -> Terminal:
+    """A terminal whose stack is the shared control plane, once that answers."""
+    async with channel(shared_plane.address) as connection:
+        await asyncio.wait_for(connection.channel_ready(), 20)
+    return Terminal({"controlplane": shared_plane.address}, tmp_path, capsys)

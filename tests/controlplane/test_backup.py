@@ -32,7 +32,7 @@ from services.controlplane.backup_store import BackupStore
 from services.controlplane.config import ControlPlaneConfig
 from tests.controlplane.conftest import SEED, ControlPlane
 from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, model, report, schedule, stubs, take, verdict
-from tests.controlplane.test_commands import Terminal
+from tests.terminal import Terminal
 
 
 @asynccontextmanager
@@ -81,14 +81,14 @@ async def test_a_restored_control_plane_is_the_one_that_was_backed_up(
         (tmp_path / folder).mkdir()
     async with stubs(plane) as to:
         run_id = await fill(to)
-        assert "bytes" in await Terminal(plane, tmp_path / "one", capsys).text("backup", str(file))
+        assert "bytes" in await Terminal({"controlplane": plane.address}, tmp_path / "one", capsys).text("backup", str(file))
     await plane.stop()
     before = await everything(plane.config.sql.url)
     assert all(before[name] for name in ("resources", "changes", "runs", "run_log", "partition_overrides", "model_versions"))
     async with empty_plane(postgres_port, f"{to.name}_restored", tmp_path / "control") as restored, stubs(restored, to.name) as new:
         watch = new.control.Watch(control.WatchRequest(kinds=["Schedule"]))
         assert (await anext(aiter(watch))).type == control.WatchResponse.TYPE_RESYNC
-        told = await Terminal(restored, tmp_path / "two", capsys).text("restore", str(file))
+        told = await Terminal({"controlplane": restored.address}, tmp_path / "two", capsys).text("restore", str(file))
         assert "run_log" in told
         after = await everything(restored.config.sql.url)
         assert {name: rows for name, rows in after.items() if rows != before[name]} == {}
@@ -99,7 +99,7 @@ async def test_a_restored_control_plane_is_the_one_that_was_backed_up(
                 assert event.resource.kind == "Schedule"
                 break
         with pytest.raises(ArterialError) as caught:
-            await Terminal(restored, tmp_path / "two", capsys).text("restore", str(file))
+            await Terminal({"controlplane": restored.address}, tmp_path / "two", capsys).text("restore", str(file))
         assert caught.value.reason is Reason.REFUSED and "not empty" in caught.value.message
     await plane.start()
 

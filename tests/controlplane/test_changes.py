@@ -6,7 +6,7 @@ import pytest
 
 from chassis.errors import ArterialError, Reason
 from tests.controlplane.conftest import ControlPlane
-from tests.controlplane.test_commands import Terminal, terminal  # noqa: F401
+from tests.terminal import Terminal
 
 HEAD = "apiVersion: arterial.dev/v1\nkind: "
 
@@ -19,7 +19,7 @@ def write(folder: Path, name: str, *, tier: int = 3, owner: str = "risk", more: 
     return file
 
 
-async def test_a_change_is_recorded_and_every_past_state_can_be_seen_and_restored(terminal: Terminal, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_change_is_recorded_and_every_past_state_can_be_seen_and_restored(terminal: Terminal, tmp_path: Path) -> None:
     """Who, what, why; --as-of, diff and rollback."""
     name = "lake/curated/recorded"
     await terminal.text("apply", str(write(tmp_path, name)), "--message", "first")
@@ -37,7 +37,7 @@ async def test_a_change_is_recorded_and_every_past_state_can_be_seen_and_restore
     assert "rollback to" in await terminal.text("describe", "Dataset", name)
 
 
-async def test_a_tier_1_table_needs_owner_sla_and_tests(terminal: Terminal, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_tier_1_table_needs_owner_sla_and_tests(terminal: Terminal, tmp_path: Path) -> None:
     """All that is missing is told at once, with the place; what is complete is taken."""
     name = "lake/curated/important"
     with pytest.raises(ArterialError) as caught:
@@ -65,7 +65,7 @@ async def test_a_tier_1_table_needs_owner_sla_and_tests(terminal: Terminal, tmp_
 
 
 async def test_what_is_no_longer_declared_is_removed_only_if_asked_and_approved(
-    terminal: Terminal,  # noqa: F811
+    terminal: Terminal,
     tmp_path: Path,
 ) -> None:
     """Prune by label; data are a one-way door; what others refer to stays."""
@@ -91,7 +91,7 @@ async def test_what_is_no_longer_declared_is_removed_only_if_asked_and_approved(
 
 
 async def test_what_is_exported_can_be_applied_and_changes_nothing(
-    terminal: Terminal,  # noqa: F811
+    terminal: Terminal,
     shared_plane: ControlPlane,
     tmp_path: Path,
 ) -> None:
@@ -102,7 +102,7 @@ async def test_what_is_exported_can_be_applied_and_changes_nothing(
 
 
 async def test_an_edit_is_applied_unless_somebody_was_faster(
-    terminal: Terminal,  # noqa: F811
+    terminal: Terminal,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -118,7 +118,7 @@ async def test_an_edit_is_applied_unless_somebody_was_faster(
         await terminal.text("edit", "Dataset", name)
 
 
-async def test_a_feature_must_fit_the_columns_of_its_topic(terminal: Terminal, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_feature_must_fit_the_columns_of_its_topic(terminal: Terminal, tmp_path: Path) -> None:
     """Every mistake at once, with its place and what there is instead."""
     file = tmp_path / "feature.yaml"
     file.write_text(

@@ -1,50 +1,14 @@
 """`arterial runs`, `partitions` and `models`, against a running control plane."""
 
-import asyncio
-import json
-import os
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import model_service_pb2 as models
 from chassis.errors import ArterialError, Reason
-from chassis.rpc.client import channel
-from cli.__main__ import parser
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import DAY, TRIPS, model, report, stubs, take, verdict
-
-
-class Terminal:
-    """Runs commands as a person or a program does."""
-
-    def __init__(self, plane: ControlPlane, folder: Path, output: "pytest.CaptureFixture[str]") -> None:
-        state = {"pid": os.getpid(), "addresses": {"controlplane": plane.address}}
-        (folder / "stack.json").write_text(json.dumps(state))
-        self._folder = folder
-        self._output = output
-
-    async def text(self, *words: str, status: int = 0) -> str:
-        """What a person sees; the command must end with the exit status."""
-        arguments = parser().parse_args(["--data-dir", str(self._folder), *words])
-        self._output.readouterr()  # what the control plane, which runs in this process, logged meanwhile
-        assert await arguments.run(arguments) == status
-        return self._output.readouterr().out
-
-    async def document(self, *words: str) -> Any:
-        """What a program gets."""
-        return json.loads((await self.text("--output", "json", *words)).splitlines()[-1])
-
-
-@pytest.fixture
-async def terminal(shared_plane: ControlPlane, tmp_path: Path, capsys: "pytest.CaptureFixture[str]") -> Terminal:
-    """A terminal whose stack is the shared control plane, once that answers."""
-    async with channel(shared_plane.address) as connection:
-        await asyncio.wait_for(connection.channel_ready(), 20)
-    return Terminal(shared_plane, tmp_path, capsys)
+from tests.terminal import Terminal
 
 
 async def test_a_run_is_started_watched_and_cancelled_on_the_command_line(terminal: Terminal, shared_plane: ControlPlane) -> None:

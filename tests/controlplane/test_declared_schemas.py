@@ -9,7 +9,7 @@ from chassis.errors import ArterialError, Reason
 from chassis.wire import load_descriptor
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import stubs
-from tests.controlplane.test_commands import Terminal, terminal  # noqa: F401
+from tests.terminal import Terminal
 
 HEAD = "apiVersion: arterial.dev/v1\nkind: Schema\n"
 THING = 'syntax = "proto3";\npackage t.v1;\nmessage Thing {{ bytes event_id = 1; {fields} }}\n'
@@ -21,7 +21,7 @@ def schema(name: str, definition: str, more: str = "") -> str:
     return f"{HEAD}metadata: {{name: {name}}}\nspec:\n  type: SCHEMA_TYPE_PROTOBUF\n{more}  definition: |\n{indented}"
 
 
-async def test_what_cannot_be_read_is_told_with_its_place(terminal: Terminal, tmp_path: Path) -> None:  # noqa: F811
+async def test_what_cannot_be_read_is_told_with_its_place(terminal: Terminal, tmp_path: Path) -> None:
     """Before anything is registered."""
     file = tmp_path / "schema.yaml"
     file.write_text(schema("broken_v1", "message {"))
@@ -31,7 +31,7 @@ async def test_what_cannot_be_read_is_told_with_its_place(terminal: Terminal, tm
     assert caught.value.reason is Reason.INVALID_REQUEST and f"{file}:6 spec.definition" in violation.field
 
 
-async def test_schemas_of_one_apply_may_import_each_other(terminal: Terminal, tmp_path: Path) -> None:  # noqa: F811
+async def test_schemas_of_one_apply_may_import_each_other(terminal: Terminal, tmp_path: Path) -> None:
     """What others refer to is registered first; a circle is refused."""
     file = tmp_path / "schema.yaml"
     using = 'syntax = "proto3";\npackage u.v1;\nimport "t/thing.proto";\nmessage Using { bytes event_id = 1; t.v1.Thing thing = 2; }\n'
@@ -50,7 +50,7 @@ async def test_schemas_of_one_apply_may_import_each_other(terminal: Terminal, tm
 
 
 async def test_an_incompatible_schema_passes_only_with_approval(
-    terminal: Terminal,  # noqa: F811
+    terminal: Terminal,
     shared_plane: ControlPlane,
     tmp_path: Path,
 ) -> None:

@@ -13,9 +13,9 @@ from chassis.errors import ArterialError, Reason
 from cli import schemafiles
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.registry import grpc
-from tests.controlplane.test_commands import Terminal
 from tests.lineage.conftest import serving
 from tests.lineage.events import event
+from tests.terminal import Terminal
 
 RENTAL = 'syntax = "proto3"; package shop; import "bike.proto"; message Rental { string id = 1; Bike bike = 2; int64 fee = 3; }'
 BIKE = 'syntax = "proto3"; package shop; message Bike { int32 id = 1; }'
@@ -41,7 +41,7 @@ async def terminal(
             {"namespace": "lake://local", "name": "curated/trips", "facets": column("fare_amount_minor") | TIER_1},
         ]
         await stub.PutEvents(lineage.PutEventsRequest(events=[event(f"make.{each['name']}", [raw], [each]) for each in outputs]))
-        found = Terminal(shared_plane, tmp_path, capsys)
+        found = Terminal({"controlplane": shared_plane.address}, tmp_path, capsys)
         state = {"pid": os.getpid(), "addresses": {"controlplane": shared_plane.address, "lineage": address}}
         (tmp_path / "stack.json").write_text(json.dumps(state))
         yield found

@@ -1,12 +1,9 @@
 """A new user's path on the running stack: one file becomes a pipeline, whose schema is broken, widened and rolled back."""
 
-import asyncio
 import json
-import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -19,50 +16,28 @@ from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from chassis.topics import Topic
 from cli import audit
-from cli.__main__ import parser
 from deploy.local.supervisor import Stack
+from tests.terminal import Terminal
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXAMPLE, ADOPTED = EXAMPLES / "scooter_rides", EXAMPLES / "adopted_orders"
 TOPIC = "scooter_rides_v1"
 
 
-class Terminal:
-    """Runs `arterial` against the stack, as a person does."""
-
-    def __init__(self, folder: Path, addresses: dict[str, str], output: "pytest.CaptureFixture[str]") -> None:
-        (folder / "stack.json").write_text(json.dumps({"pid": os.getpid(), "addresses": addresses}))
-        self._folder = folder
-        self._output = output
-
-    async def run(self, *words: str, status: int | None = 0) -> str:
-        """What is printed; the command must end with the exit status (None: any)."""
-        arguments = parser().parse_args(["--data-dir", str(self._folder), *words])
-        self._output.readouterr()
-        ended = arguments.run(arguments)
-        ended = await ended if asyncio.iscoroutine(ended) else ended
-        assert status is None or ended == status
-        return self._output.readouterr().out
-
-    async def document(self, *words: str, status: int | None = 0) -> Any:
-        """What a program gets."""
-        return json.loads((await self.run("--output", "json", *words, status=status)).splitlines()[-1])
-
-
 async def test_one_file_becomes_a_pipeline(
     stack: Stack, addresses: dict[str, str], tmp_path: Path, capsys: "pytest.CaptureFixture[str]"
 ) -> None:
     """Plan, apply, publish, see it in lake, OLAP, Redis and lineage; break the schema, see it refused; widen it; roll it back."""
-    terminal = Terminal(tmp_path, addresses, capsys)
+    terminal = Terminal(addresses, tmp_path, capsys)
     files = tmp_path / "scooter_rides"
     shutil.copytree(EXAMPLE, files)
     planned = await terminal.document("plan", str(files))
     assert {change["action"] for change in planned["changes"]} == {"ACTION_CREATE"}
-    await terminal.run("apply", str(files), "--message", "scooters")
-    assert "0 of" in await terminal.run("plan", str(files))
+    await terminal.text("apply", str(files), "--message", "scooters")
+    assert "0 of" in await terminal.text("plan", str(files))
     for resource in (f"Topic/{TOPIC}", "Feature/scooter-demand", "Pipeline/raw-scooter-rides"):
-        await terminal.run("wait", resource, "--for", "ready")
-    await terminal.run("publish", TOPIC, str(files / "rides.jsonl"))
+        await terminal.text("wait", resource, "--for", "ready")
+    await terminal.text("publish", TOPIC, str(files / "rides.jsonl"))
 
     async def computed() -> bool:
         demand = await terminal.document("feature", "scooter-demand", "7", status=None)
@@ -109,15 +84,15 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
     assert door["path"] == "spec.definition" and "fare_minor" in door["reason"]
     assert {"feature/scooter-rides-ended", f"lake/curated/{TOPIC}"} <= {each["name"] for each in change["dependents"]}
     with pytest.raises(ArterialError, match="one-way doors") as caught:
-        await terminal.run("apply", str(files))
+        await terminal.text("apply", str(files))
     assert caught.value.reason is Reason.REFUSED
     schema.write_text(good.replace("string currency_code = 13;", "string currency_code = 13;\n  int64 tip_minor = 14;"))
-    await terminal.run("apply", str(files), "--message", "tips")
+    await terminal.text("apply", str(files), "--message", "tips")
     status = (await terminal.document("get", "Schema", TOPIC))["status"]["schema"]
     assert status["version"] == 2
     (files / "tip.jsonl").write_text('{"cityId": 9, "sequence": 1, "rideId": "r-9", "state": "STATE_LOCKED", "tipMinor": 50}\n')
-    await terminal.run("publish", TOPIC, str(files / "tip.jsonl"))
-    await terminal.run("rollback", "Schema", TOPIC, "--to", first, "--approve", f"Schema/{TOPIC}:spec.definition")
+    await terminal.text("publish", TOPIC, str(files / "tip.jsonl"))
+    await terminal.text("rollback", "Schema", TOPIC, "--to", first, "--approve", f"Schema/{TOPIC}:spec.definition")
     back = (await terminal.document("get", "Schema", TOPIC))["status"]["schema"]
     assert back["version"] == 1 and back["schemaId"] != status["schemaId"]
     history = await terminal.document("history", "Schema", TOPIC)
@@ -128,7 +103,7 @@ async def test_a_companys_own_topic_enters_as_it_is(
     stack: Stack, addresses: dict[str, str], tmp_path: Path, capsys: "pytest.CaptureFixture[str]"
 ) -> None:
     """JSON without framing that was there before: rows of the lake, a repeat once in curated, what is no order dead."""
-    terminal, topic = Terminal(tmp_path, addresses, capsys), Topic("company.orders", "", "order_id", partitions=3)
+    terminal, topic = Terminal(addresses, tmp_path, capsys), Topic("company.orders", "", "order_id", partitions=3)
     config = KafkaConfig(bootstrap=addresses["kafka"])
     await kafka.ensure_topics(config, [topic])
     orders = [{"order_id": f"o-{number}", "step": 1, "created_ms": int(time.time() * 1000), "city": 7, "total": 9.5} for number in range(4)]
@@ -138,7 +113,7 @@ async def test_a_companys_own_topic_enters_as_it_is(
     for partition in range(topic.partitions):
         await kafka.send_all(producer, TopicPartition(topic.name, partition), [(None, value) for value in values[partition::3]])
     await producer.stop()
-    await terminal.run("apply", str(ADOPTED))
+    await terminal.text("apply", str(ADOPTED))
 
     async def kept() -> bool:
         tables = [str(stack.places.lake / zone / topic.name) for zone in ("raw", "curated")]
