@@ -21,14 +21,17 @@ from services.controlplane.tables import DATABASE_TIME, PARTITION_CELLS, PARTITI
 
 # More schedules than these are looked at in several queries.
 BATCH = 1000
+# Open runs of a schedule: the rest of a long backfill is made as these end, so that one from the year 1970 does not fill the database.
+MAX_OPEN = 1000
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a step made; `more` if there is more to make at once."""
+    """What a step made; `more` if there is more to make at once, `held` if there may be once some of its runs have ended."""
 
     runs: Sequence[Run]
     more: bool
+    held: bool
     # Time of the database when it was looked at.
     at: datetime
 
@@ -36,8 +39,9 @@ class Made:
 class ScheduleStore:
     """Reads declared schedules and makes their runs."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, max_open: int = MAX_OPEN) -> None:
         self._engine = engine
+        self._max_open = max_open
 
     async def declared(self) -> list[resource_pb2.Resource]:
         """All schedules that are not paused, by name."""
@@ -72,13 +76,21 @@ class ScheduleStore:
         async with self._engine.begin() as connection:
             await connection.execute(sa.text(f"SET LOCAL idle_in_transaction_session_timeout = '{SILENT_SECONDS}s'"))
             now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
+            if await _open(connection, resource.metadata.name, self._max_open) > self._max_open - schedules.MAX_TICKS:
+                return Made((), more=False, held=True, at=now)
             if resource.schedule.WhichOneof("trigger") == "cron":
                 ticks, more = await _ticks_of_clock(connection, resource, now)
             else:
                 ticks = await _ticks_of_data(connection, resource, now)
                 more = len(ticks) == schedules.MAX_TICKS
             made = await add(connection, await gating.ranked(connection, [_run(resource, tick, now) for tick in ticks]))
-            return Made(await gating.asked(connection, made) if made else (), more, now)
+            return Made(await gating.asked(connection, made) if made else (), more, held=False, at=now)
+
+
+async def _open(connection: AsyncConnection, name: str, most: int) -> int:
+    """Open runs of a schedule, counted up to so many."""
+    some = sa.select(RUNS.c.number).where(RUNS.c.schedule == name, taking.OPEN).limit(most).subquery()
+    return int(await connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0)
 
 
 async def _ticks_of_clock(connection: AsyncConnection, resource: resource_pb2.Resource, now: datetime) -> tuple[Sequence[Tick], bool]:

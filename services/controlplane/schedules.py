@@ -16,6 +16,8 @@ from services.controlplane.runs import TRAINING_SUFFIX
 
 # Ticks decided in one step: a backfill of years is made in many, each a short transaction.
 MAX_TICKS = 100
+# Dates outside of these years are not of schedules: before them there is nothing to read, after them no calendar of ours.
+FIRST_YEAR, LAST_YEAR = 1970, 9000
 # A tick that nobody looked at for so long was missed.
 MISSED_SECONDS = 300
 _SECOND = timedelta(seconds=1)
@@ -48,7 +50,8 @@ def first_position(spec: specs_pb2.ScheduleSpec, declared_at: datetime) -> datet
 def decide(spec: specs_pb2.ScheduleSpec, position: datetime, now: datetime) -> Decision:
     """The ticks of the clock after `position` up to `now` that get a run, as the catch-up policy says; at most MAX_TICKS."""
     zone, until = _zone(spec.cron), now
-    if spec.end_date:
+    # A date that stands for "never", such as 9999-12-31, has no day after it.
+    if spec.end_date and date.fromisoformat(spec.end_date).year < LAST_YEAR:
         until = min(now, _begin(spec.cron, date.fromisoformat(spec.end_date) + timedelta(days=1)) - _SECOND)
     if until <= position:
         return Decision((), position)
@@ -86,6 +89,8 @@ def _wrong(spec: specs_pb2.ScheduleSpec, models: Mapping[str, specs_pb2.ModelSpe
             date.fromisoformat(text or "2000-01-01")
         except ValueError as error:
             yield field, f"{text} is not a date: {error}"
+        if text and int(text[:4]) < FIRST_YEAR:
+            yield field, f"{text} is before the year {FIRST_YEAR}"
     if spec.WhichOneof("trigger") == "cron":
         yield from _wrong_cron(spec)
     if spec.run_kind.endswith(TRAINING_SUFFIX) and spec.subject in models:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from cronsim import CronSimError
 from sqlalchemy.exc import SQLAlchemyError
 
 from arterial.api.controlplane.v1 import resource_pb2
@@ -60,7 +61,7 @@ class Scheduler:
             if not self._rests(resource, revision):
                 try:
                     more |= await self._make(resource, revision)
-                except (ValueError, ArithmeticError) as error:
+                except (ValueError, LookupError, ArithmeticError, CronSimError) as error:
                     _log.error("schedule cannot be kept", schedule=resource.metadata.name, error=repr(error))
         return more
 
@@ -73,8 +74,8 @@ class Scheduler:
         made = await self._store.make(resource)
         if made.runs:
             _log.info("scheduled", schedule=resource.metadata.name, runs=[run.run_id for run in made.runs])
-        if made.more:
-            return True
+        if made.more or made.held:
+            return made.more
         if resource.schedule.WhichOneof("trigger") == "data":
             self._looked[resource.metadata.name] = revision
         else:
