@@ -207,6 +207,8 @@ async def test_subjects_may_have_any_letter(api: Rest) -> None:
         ("POST /subjects/bad/versions", {"schema": '"string"', "schemaType": "XML"}, 422, 42201),
         ("POST /subjects/bad/versions", {"schema": '"string"', "references": [{}]}, 422, 42201),
         ("POST /subjects/bad/versions", {"schema": '"string"', "id": 5}, 422, 42205),
+        ("POST /subjects/bad/versions", {"schema": "\ud800"}, 422, 42201),
+        ("POST /subjects/bad/versions", {"schema": '"string"', "metadata": {"\0": 1}}, 422, 42201),
         ("POST /subjects/%01/versions", {"schema": '"string"'}, 422, 42208),
         ("POST /subjects/absent", {"schema": '"string"'}, 404, 40401),
         ("POST /subjects/trip_events_v2-value", {"schema": '"string"'}, 404, 40403),

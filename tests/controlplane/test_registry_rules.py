@@ -223,6 +223,7 @@ def test_the_canonical_text_is_the_same_file(text: str) -> None:
         ("AVRO", '{"type": "record", "name": "A", "fields": [{"name": "x", "type": "Nope"}]}'),
         ("AVRO", "{"),
         ("JSON", '{"type": "nope"}'),
+        ("JSON", '{"$schema": 5}'),
         ("JSON", '{"$ref": "#/definitions/nope"}'),
         ("JSON", '{"$ref": "#/definitions/a", "definitions": {"a": {"$ref": "#/definitions/a"}}}'),
         ("JSON", "[" * 100_000),

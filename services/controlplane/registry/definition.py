@@ -137,6 +137,15 @@ def invalid(message: str, *why: str) -> ArterialError:
     return failure(RegistryCode.INVALID_SCHEMA, message, tuple(Violation("schema", text) for text in why))
 
 
+def storable(value: object) -> bool:
+    """True if the store can keep all texts in it: no NUL, no half of a surrogate pair."""
+    if isinstance(value, str):
+        return "\0" not in value and not any(0xD800 <= ord(letter) < 0xE000 for letter in value)
+    if isinstance(value, Mapping):
+        return all(storable(key) and storable(each) for key, each in value.items())
+    return all(map(storable, value)) if isinstance(value, list | tuple) else True
+
+
 def fingerprint(definition: Definition, canonical: str) -> bytes:
     """What two schemas have in common exactly if they are the same: type, canonical text, references, metadata and rules."""
     references = [[reference.name, reference.subject, reference.version] for reference in definition.references]

@@ -397,10 +397,18 @@ def _is_open(model: Node) -> bool:
 def _cover(model: Node, name: str) -> Node | None:
     """The schema that a property without one of its own must keep, if any."""
     for pattern, raw in model.raw.get("patternProperties", {}).items():
-        if re.search(pattern, name):
+        if _matches(pattern, name):
             return model.child(raw)
     rest = model.raw.get("additionalProperties", True)
     return None if isinstance(rest, bool) else model.child(rest)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """True if a pattern is found in a name; JavaScript's patterns that are none of Python's are found in nothing."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False
 
 
 def _dependencies(side: Node, kind: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from jsonschema import Draft7Validator
+from jsonschema import Draft7Validator, FormatChecker
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 from referencing import Registry, Resource
@@ -80,9 +80,12 @@ def parse(text: str, imports: Mapping[str, str]) -> JsonDocument:
         ArterialError: 42201 if it is no JSON, no JSON Schema, or refers to nothing.
     """
     raw = _read(text)
+    if isinstance(raw, dict) and not isinstance(raw.get("$schema", ""), str):
+        raise invalid("the schema cannot be read", "$schema is no text")
     validator = validator_for(raw, default=Draft7Validator)
     try:
-        validator.check_schema(raw)
+        # Patterns are JavaScript's: what Python's reader of them thinks does not count.
+        validator.check_schema(raw, format_checker=FormatChecker(formats=()))
     except SchemaError as error:
         raise invalid("the schema cannot be read", f"{error.json_path}: {error.message}") from error
     dialect = raw.get("$schema", "") if isinstance(raw, dict) else ""

@@ -2,7 +2,7 @@
 
 import re
 
-from services.controlplane.registry.definition import RegistryCode, failure
+from services.controlplane.registry.definition import RegistryCode, failure, storable
 
 DEFAULT_CONTEXT = "."
 _QUALIFIED = re.compile(r":(\.[^:]*):(.*)", re.DOTALL)
@@ -20,7 +20,7 @@ def qualified(subject: str, context: str = DEFAULT_CONTEXT) -> str:
     own, name = split(subject)
     if own == DEFAULT_CONTEXT and not subject.startswith(":.:"):
         own = context
-    if not name or len(subject) > MAX_LENGTH or any(ord(letter) < 0x20 for letter in subject):
+    if not name or len(subject) > MAX_LENGTH or any(ord(letter) < 0x20 for letter in subject) or not storable(subject):
         raise failure(RegistryCode.INVALID_SUBJECT, f"The specified subject '{subject}' is not a valid subject name")
     return join(own, name)
 

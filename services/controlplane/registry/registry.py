@@ -24,6 +24,7 @@ from services.controlplane.registry.definition import (
     SchemaViolation,
     failure,
     invalid,
+    storable,
 )
 from services.controlplane.registry.library import Library, resolved
 from services.controlplane.registry.names import DEFAULT_CONTEXT, join, qualified, split
@@ -146,6 +147,9 @@ class SchemaRegistry:
     async def _understood(
         self, connection: AsyncConnection, subject: str, definition: Definition, normalize: bool
     ) -> tuple[Understood, Effective]:
+        names = [(each.name, each.subject) for each in definition.references]
+        if not storable([definition.text, names, definition.metadata, definition.rule_set]):
+            raise invalid("the schema cannot be read", "it has a NUL or half a surrogate pair")
         settings = await effective(connection, subject)
         ready = replace(definition, references=await resolved(connection, definition.references, subject))
         imports = await self.library.imports(connection, ready.references)

@@ -56,6 +56,7 @@ SIMPLE: list[Case] = [
     *limits("array", "minItems", "MIN_ITEMS", False),
     ("pattern removed", {**S, "pattern": "^a"}, S, ["PATTERN_REMOVED #/pattern"], True),
     ("pattern changed", {**S, "pattern": "^a"}, {**S, "pattern": "^b"}, ["PATTERN_CHANGED #/pattern"], False),
+    ("a pattern of another language kept", {**S, "pattern": "^\\p{L}$"}, {**S, "pattern": "^\\p{L}$"}, [], True),
     ("pattern kept", {**S, "pattern": "^a"}, {**S, "pattern": "^a"}, [], True),
     ("multipleOf removed", {**N, "multipleOf": 6}, N, ["MULTIPLE_OF_REMOVED #/multipleOf"], True),
     ("multipleOf a divisor", {**N, "multipleOf": 6}, {**N, "multipleOf": 3}, ["MULTIPLE_OF_REDUCED #/multipleOf"], True),
