@@ -1,7 +1,7 @@
 """The log of changes as a process that watches it reads it, and how it hears of new ones at once."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,8 @@ from services.controlplane import rollout_rows
 from services.controlplane.frames import Changed, Held, Key
 from services.controlplane.store import CHANGES, RESOURCES
 
+# What the driver raises by itself, where SQLAlchemy does not stand between.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 # Channel that a trigger of the table of changes notifies (migration 0005).
 CHANNEL = "arterial_changes"
 
@@ -99,8 +101,8 @@ class ChangeFeed:
             try:
                 yield lambda: not driver.is_closed()
             finally:
-                if not driver.is_closed():
-                    driver.remove_termination_listener(notified)
+                driver.remove_termination_listener(notified)
+                with suppress(*DRIVER_ERRORS):
                     await driver.remove_listener(CHANNEL, notified)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from chassis.logs import logger
 from chassis.process import Context
-from services.controlplane.change_feed import ChangeFeed, Place
+from services.controlplane.change_feed import DRIVER_ERRORS, ChangeFeed, Place
 from services.controlplane.frames import HISTORY, Audience, Frames, Key
 
 # Without notifications a change is seen within this; with them, one whose notification went missing. One look is for all watchers.
@@ -48,7 +48,7 @@ class Watching:
         while not self._context.stopping.is_set():
             try:
                 await self._follow()
-            except (OSError, SQLAlchemyError) as error:
+            except (OSError, SQLAlchemyError, *DRIVER_ERRORS) as error:
                 _log.warning("store away, watchers keep what they have", error=repr(error))
                 await self._pause(RETRY_SECONDS)
         self._moved.set()
