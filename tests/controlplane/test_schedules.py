@@ -23,6 +23,7 @@ from chassis.config import RpcConfig
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from deploy.local.child import Child, free_port
+from deploy.local.supervisor import serving
 from services.controlplane import schedules
 from services.controlplane.election import Election
 from services.controlplane.schedule_store import ScheduleStore
@@ -209,6 +210,7 @@ async def test_two_replicas_make_each_run_once_and_one_goes_on_when_the_other_is
         child = Child.start("other", [sys.executable, "-m", "services.controlplane", "serve", "--config", str(config)], tmp_path / "log")
         there = ControlPlane(plane.config.model_copy(update={"rpc": RpcConfig(port=port)}))
         try:
+            await child.healthy(lambda: serving(there.address))
             async with stubs(there, to.name) as too:
                 each_second = specs_pb2.CronTrigger(expression="* * * * * *")
                 wanted = schedule(to, cron=each_second, start_date="", subject=to.name)
@@ -217,13 +219,13 @@ async def test_two_replicas_make_each_run_once_and_one_goes_on_when_the_other_is
                 async def some(at: Stubs, at_least: int) -> bool:
                     return len(await listed(at, wanted)) >= at_least
 
-                await eventually(lambda: some(too, 1), "a run of the first leader", 20)
+                await eventually(lambda: some(too, 1), "a run of the first leader")
                 await plane.start()
                 async with stubs(plane, to.name) as to_plane:
-                    await eventually(lambda: some(to_plane, 3), "more runs", 20)
+                    await eventually(lambda: some(to_plane, 3), "more runs")
                     await child.stop(signal.SIGKILL)
                     known = len(await listed(to_plane, wanted))
-                    await eventually(lambda: some(to_plane, known + 2), "runs of the second leader", 20)
+                    await eventually(lambda: some(to_plane, known + 2), "runs of the second leader")
                     moments = [run.scheduled_for.ToSeconds() for run in await listed(to_plane, wanted)]
         finally:
             await child.stop(signal.SIGKILL)
