@@ -71,6 +71,7 @@ async def test_one_file_becomes_a_pipeline(
 
     await eventually(known, "lineage of the new pipeline")
     await broken_widened_and_rolled_back(terminal, files)
+    await removed(terminal)
 
 
 async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> None:
@@ -97,6 +98,19 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
     assert back["version"] == 1 and back["schemaId"] != status["schemaId"]
     history = await terminal.document("history", "Schema", TOPIC)
     assert [change["message"] for change in history if "change" in change][:3] == [f"rollback to {first}", "tips", "scooters"]
+
+
+async def removed(terminal: Terminal) -> None:
+    """What is declared no longer goes by approval, door by door; its topic takes nothing more, and the data stay."""
+    words = ("apply", str(ADOPTED), "--prune", "made-by=scooter_rides")
+    with pytest.raises(ArterialError, match="one-way doors") as caught:
+        await terminal.text(*words)
+    doors = caught.value.metadata["approvals"].split(",")
+    assert f"Topic/{TOPIC}:deleted" in doors and f"Dataset/lake/curated/{TOPIC}:deleted" in doors
+    await terminal.text(*words, *(word for door in doors for word in ("--approve", door)), "--message", "no scooters")
+    with pytest.raises(ArterialError) as caught:
+        await terminal.text("publish", TOPIC, str(EXAMPLE / "rides.jsonl"))
+    assert caught.value.reason is Reason.NOT_FOUND
 
 
 async def test_a_companys_own_topic_enters_as_it_is(
