@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -248,4 +249,10 @@ def _field(proto: FieldDescriptorProto, message: DescriptorProto) -> Field:
     # The oneof that protoc makes of a proto3 `optional` is none for whoever wrote the schema.
     real = proto.HasField("oneof_index") and not proto.proto3_optional
     oneof = message.oneof_decl[proto.oneof_index].name if real else ""
-    return Field(proto.name, proto.number, proto.type, proto.label, proto.type_name.removeprefix("."), oneof, proto.proto3_optional)
+    return _same(Field(proto.name, proto.number, proto.type, proto.label, proto.type_name.removeprefix("."), oneof, proto.proto3_optional))
+
+
+@lru_cache(maxsize=100_000)
+def _same(field: Field) -> Field:
+    """The same object for the same field: versions of a schema share most of theirs, and compare them by identity."""
+    return field

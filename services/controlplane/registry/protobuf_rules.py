@@ -86,6 +86,8 @@ def differences(old: ProtoSchema, new: ProtoSchema) -> list[SchemaViolation]:
 
 def reserved(old: frozenset[str], new: frozenset[str], schema: ProtoSchema) -> Iterator[SchemaViolation]:
     """Conflicts with the names that the metadata of both versions reserve."""
+    if not old and not new:
+        return
     main = {name for name in schema.types if not isinstance(schema.types[name], Enum)}
     inside = set(schema.messages)
     names: set[str] = set()
@@ -143,7 +145,10 @@ class _Comparison:
         outer, self.open = self.open, self.open | {(before, after)}
         self._oneofs(path, old, new)
         for number in sorted(old.fields.keys() | new.fields.keys()):
-            self._field(path, number, old, new)
+            field = old.fields.get(number)
+            # Most fields are the same, and most of those are scalars, with nothing inside them.
+            if field is None or field is not new.fields.get(number) or field.type not in _WIRE_GROUPS:
+                self._field(path, number, old, new)
         self.types(path, (old.nested, new.nested), (old.enums, new.enums))
         self.open = outer
 

@@ -46,8 +46,10 @@ def _message(old: ProtoSchema, new: ProtoSchema, names: tuple[str, str], path: s
         return []
     found: list[SchemaViolation] = []
     for number, field in before.fields.items():
-        where = f"{path}.{field.name}" if path else field.name
         now = after.fields.get(number)
+        if now is field and not field.type_name:
+            continue
+        where = f"{path}.{field.name}" if path else field.name
         if now is None:
             if not any(start <= number < end for start, end in after.reserved):
                 found.append(SchemaViolation(where, "field_removed", f"field {number} was removed without reserving its number"))
