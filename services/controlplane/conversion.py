@@ -1,7 +1,6 @@
 """Between the messages of the contract and the values of the domain."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import date, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -144,7 +143,7 @@ def run_message(run: Run) -> job_service_pb2.Run:
         was_suspended=run.was_suspended,
         schedule=run.schedule,
         scheduled_for=timestamp(run.scheduled_for),
-        terms=specs_pb2.RunTerms(**asdict(run.terms)),
+        terms=specs_pb2.RunTerms(**vars(run.terms)),
         inputs=[specs_pb2.ModelInput(dataset=given.dataset, days=given.days) for given in run.inputs],
         produces=run.produces,
         due_at=timestamp(run.due_at),
