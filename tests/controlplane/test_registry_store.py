@@ -94,6 +94,17 @@ async def test_replicas_give_one_id_and_one_version_each(engine: AsyncEngine) ->
     assert sorted(each.version for each in done) == list(range(1, 9)) and len({each.schema_id for each in done}) == 8
 
 
+async def test_after_a_restore_ids_are_asked_for_again(engine: AsyncEngine) -> None:
+    """What was kept of an id is not told of the schema that came in its place."""
+    found = await registry(engine)
+    done = await found.register("restored-value", Definition(SchemaType.AVRO, '"string"'))
+    assert (await Catalogue(found).schema(done.schema_id)).definition.text == '"string"'
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE schemas SET text = '\"int\"' WHERE schema_id = :id"), {"id": done.schema_id})
+    await found.prepare()
+    assert (await Catalogue(found).schema(done.schema_id)).definition.text == '"int"'
+
+
 async def test_text_may_import_what_the_platform_brings(engine: AsyncEngine) -> None:
     """Without a reference: the registry adds it, so that other clients find it."""
     found = await registry(engine)

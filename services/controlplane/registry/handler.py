@@ -34,7 +34,7 @@ class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServi
         self._catalogue = catalogue
         self._configuration = configuration
         # Answers by id: what an id means never changes.
-        self._answers: dict[int, pb.GetSchemaResponse] = {}
+        self._answers: dict[tuple[int, int], pb.GetSchemaResponse] = {}
 
     async def RegisterSchema(self, request: pb.RegisterSchemaRequest, context: ServicerContext) -> pb.RegisterSchemaResponse:
         """A version of a subject."""
@@ -47,7 +47,8 @@ class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServi
 
     async def GetSchema(self, request: pb.GetSchemaRequest, context: ServicerContext) -> pb.GetSchemaResponse:
         """A schema by id."""
-        found = self._answers.get(request.schema_id)
+        key = request.schema_id, self._registry.library.generation
+        found = self._answers.get(key)
         if found is None:
             stored = await self._catalogue.schema(request.schema_id)
             places = await self._catalogue.of_schema(request.schema_id, deleted=True)
@@ -58,7 +59,7 @@ class SchemaRegistryHandler(schema_registry_service_pb2_grpc.SchemaRegistryServi
             if places or not builtin:
                 if len(self._answers) >= KEPT_ANSWERS:
                     self._answers.clear()
-                self._answers[request.schema_id] = found
+                self._answers[key] = found
         return found
 
     async def GetSchemaVersion(self, request: pb.GetSchemaVersionRequest, context: ServicerContext) -> pb.GetSchemaVersionResponse:

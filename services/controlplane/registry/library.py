@@ -25,6 +25,14 @@ class Library:
     def __init__(self) -> None:
         self._by_id: OrderedDict[int, Understood] = OrderedDict()
         self._stored: OrderedDict[int, Stored] = OrderedDict()
+        # Grows when ids come to mean something else, which only a restored backup does: what was kept of them elsewhere is stale.
+        self.generation = 0
+
+    def forget(self) -> None:
+        """Forgets everything."""
+        self._by_id.clear()
+        self._stored.clear()
+        self.generation += 1
 
     async def stored(self, connection: AsyncConnection, schema_id: int) -> Stored:
         """A schema as it is kept. Raises 40403."""

@@ -43,7 +43,11 @@ class SchemaRegistry:
         self.library = Library()
 
     async def prepare(self) -> None:
-        """Makes built-in contracts and the files that they import known under their ids, and prints what an earlier revision left."""
+        """Makes built-in contracts and the files that they import known under their ids, and prints what an earlier revision left.
+
+        To be called at the start, and after a backup was restored.
+        """
+        self.library.forget()
         async with self.engine.begin() as connection:
             await store.lock(connection)
             for schema_id, files in await store.unprinted(connection):

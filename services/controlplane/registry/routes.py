@@ -38,7 +38,7 @@ class Routes:
         self._registry = registry
         self._catalogue = Catalogue(registry)
         self._configuration = Configuration(registry.engine)
-        self._answers: dict[tuple[str, str], bytes] = {}
+        self._answers: dict[tuple[str, str, int], bytes] = {}
 
     def add_to(self, router: UrlDispatcher) -> None:
         """Adds all paths, each also for a context: /contexts/{context}/..."""
@@ -99,7 +99,7 @@ class Routes:
         return _answer([_entry(each, each.stored.definition.text) for each in found])
 
     async def _schema(self, request: web.Request) -> web.Response:
-        key = request.match_info["id"], request.query.get("format", "")
+        key = request.match_info["id"], request.query.get("format", ""), self._registry.library.generation
         body = self._answers.get(key)
         if body is None:
             stored = await self._catalogue.schema(_id(request))
