@@ -95,9 +95,7 @@ def _coordinates(records: Records, index: NDArray[np.int64], schema_ids: NDArray
 
 
 def _checksums(values: Sequence[bytes | None], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    if len(index) == len(values):
-        return np.fromiter((zlib.crc32(value or b"") for value in values), np.int64, len(values))
-    return np.fromiter((crc(values[place]) for place in index), np.int64, len(index))
+    return np.fromiter((crc(values[place]) for place in index.tolist()), np.int64, len(index))
 
 
 def _dead_rows(records: Records, judged: Judged) -> pa.Table:
