@@ -29,7 +29,7 @@ from cli.story import Story, StoryError
 from cli.storyfiles import StoryFiles
 from deploy.local.child import Child, StartError
 from deploy.local.memory import pss_mb
-from deploy.local.supervisor import Stack
+from deploy.local.supervisor import Stack, refuse_running
 from simulator.producer import Ledger
 
 CITY_ID = 1
@@ -84,6 +84,7 @@ class Demo:
     """One run over a fresh data folder."""
 
     def __init__(self, data_dir: Path, plot: Plot) -> None:
+        refuse_running(data_dir)
         shutil.rmtree(data_dir, ignore_errors=True)
         self._data_dir = data_dir
         self._plot = plot

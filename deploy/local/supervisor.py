@@ -68,9 +68,7 @@ class Stack:
         Raises:
             StartError: something did not come up, or a stack runs already over this folder. What was started is stopped.
         """
-        running = read_state(self.data_dir)
-        if running is not None:
-            raise StartError(f"a stack runs already over {self.data_dir} (process {running['pid']}): 'arterial down' stops it")
+        refuse_running(self.data_dir)
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._failed = asyncio.get_running_loop().create_future()
         try:
@@ -176,6 +174,13 @@ class Stack:
         draft = self.data_dir / f"{STATE_FILE}.draft"
         draft.write_text(json.dumps(state, indent=1))
         draft.replace(self.data_dir / STATE_FILE)
+
+
+def refuse_running(data_dir: Path) -> None:
+    """Raises StartError if a stack runs over the folder."""
+    running = read_state(data_dir)
+    if running is not None:
+        raise StartError(f"a stack runs already over {data_dir} (process {running['pid']}): 'arterial down' stops it")
 
 
 def read_state(data_dir: Path) -> dict[str, Any] | None:
