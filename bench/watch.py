@@ -30,7 +30,7 @@ from chassis.config import SqlConfig
 from deploy.local import postgres
 from deploy.local.child import LOOPBACK, Child, free_port
 from deploy.local.supervisor import serving
-from services.controlplane.store import CHANGES, RESOURCES, lock
+from services.controlplane.resources.store import CHANGES, RESOURCES, lock
 
 WATCHERS, RESOURCES_COUNT, CHANGES_COUNT, PAUSE_SECONDS = 1000, 10_000, 40, 0.5
 PATH = "/arterial.api.controlplane.v1.ControlPlaneService/Watch"

@@ -35,7 +35,7 @@ from deploy.local import kafka, postgres, redis
 from deploy.local.child import LOOPBACK, Child, free_port
 from deploy.local.services import ENGINES, PORTS, SERVICES, Places
 from deploy.local.supervisor import serving
-from services.controlplane.store import CHANGES, RESOURCES, lock
+from services.controlplane.resources.store import CHANGES, RESOURCES, lock
 
 DATA_PLANE = ("ingestion-serve", "ingestion-stream", "pricing-combine")
 # What is changed, and who says that it is in effect.

@@ -25,36 +25,37 @@ from chassis.lineage import emitting
 from chassis.process import Context
 from chassis.rpc.server import Register
 from chassis.rpc.server import serve as serve_rpc
-from services.controlplane import reconciling, telling
-from services.controlplane.applying import Applying
-from services.controlplane.backup_handler import BackupHandler
-from services.controlplane.backup_store import BackupStore
-from services.controlplane.change_feed import ChangeFeed
+from services.controlplane import reconciling
+from services.controlplane.backup.backup_handler import BackupHandler
+from services.controlplane.backup.backup_store import BackupStore
 from services.controlplane.config import ControlPlaneConfig
-from services.controlplane.declared_schemas import DeclaredSchemas
-from services.controlplane.dependents import Dependents
-from services.controlplane.election import Election
-from services.controlplane.handler import ControlPlaneHandler
-from services.controlplane.job_handler import JobHandler
-from services.controlplane.model_handler import ModelHandler
-from services.controlplane.model_store import ModelStore
-from services.controlplane.partition_handler import PartitionHandler
-from services.controlplane.partition_store import PartitionStore
-from services.controlplane.partition_watching import PartitionWatching
+from services.controlplane.jobs.election import Election
+from services.controlplane.jobs.job_handler import JobHandler
+from services.controlplane.jobs.run_store import RunStore
+from services.controlplane.jobs.schedule_store import ScheduleStore
+from services.controlplane.jobs.scheduling import Scheduler
+from services.controlplane.models.model_handler import ModelHandler
+from services.controlplane.models.model_store import ModelStore
+from services.controlplane.partitions.partition_handler import PartitionHandler
+from services.controlplane.partitions.partition_store import PartitionStore
+from services.controlplane.partitions.partition_watching import PartitionWatching
 from services.controlplane.registry import rest
 from services.controlplane.registry.catalogue import Catalogue
 from services.controlplane.registry.configuration import Configuration
 from services.controlplane.registry.handler import SchemaRegistryHandler
 from services.controlplane.registry.registry import SchemaRegistry
-from services.controlplane.rollout_handler import RolloutHandler
-from services.controlplane.rollout_store import RolloutStore
-from services.controlplane.rollouts import Terms
-from services.controlplane.run_store import RunStore
-from services.controlplane.schedule_store import ScheduleStore
-from services.controlplane.scheduling import Scheduler
-from services.controlplane.status_store import StatusStore
-from services.controlplane.store import SEED_ACTOR, ResourceStore
-from services.controlplane.watching import Watching
+from services.controlplane.resources import telling
+from services.controlplane.resources.applying import Applying
+from services.controlplane.resources.declared_schemas import DeclaredSchemas
+from services.controlplane.resources.dependents import Dependents
+from services.controlplane.resources.handler import ControlPlaneHandler
+from services.controlplane.resources.store import SEED_ACTOR, ResourceStore
+from services.controlplane.rollouts.rollout_handler import RolloutHandler
+from services.controlplane.rollouts.rollout_store import RolloutStore
+from services.controlplane.rollouts.rollouts import Terms
+from services.controlplane.watch.change_feed import ChangeFeed
+from services.controlplane.watch.status_store import StatusStore
+from services.controlplane.watch.watching import Watching
 
 # A replica that hangs in the middle of something holds up the others no longer.
 HUNG_SECONDS = 10

@@ -8,10 +8,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.logs import logger
 from chassis.process import Context
-from services.controlplane.model_store import ModelStore
-from services.controlplane.partition_store import PartitionStore
-from services.controlplane.run_store import RunStore
-from services.controlplane.store import ResourceStore
+from services.controlplane.jobs.run_store import RunStore
+from services.controlplane.models.model_store import ModelStore
+from services.controlplane.partitions.partition_store import PartitionStore
+from services.controlplane.resources.store import ResourceStore
 
 # A listed run shows within this that its worker died, or that its model's inputs were changed, also while nobody asks for runs.
 INTERVAL_SECONDS = 2.0

@@ -25,10 +25,10 @@ from chassis.errors import ArterialError, Reason
 from chassis.rpc.client import channel
 from deploy.local import postgres
 from deploy.local.child import free_port
-from services.controlplane import backup_file, catalogue
 from services.controlplane.__main__ import MIGRATIONS
-from services.controlplane.backup_file import BackupError, Header, Table, Writer
-from services.controlplane.backup_store import BackupStore
+from services.controlplane.backup import backup_file, catalogue
+from services.controlplane.backup.backup_file import BackupError, Header, Table, Writer
+from services.controlplane.backup.backup_store import BackupStore
 from services.controlplane.config import ControlPlaneConfig
 from tests.controlplane.conftest import SEED, ControlPlane
 from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, model, report, schedule, stubs, take, verdict

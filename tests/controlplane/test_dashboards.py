@@ -14,7 +14,7 @@ from chassis.errors import ArterialError, Reason
 from chassis.lineage import ColumnInput, Lineage, Ownership
 from chassis.lineage.emitter import Statement
 from chassis.wire import Schemas
-from services.controlplane import dashboards, telling
+from services.controlplane.resources import dashboards, telling
 from tests.controlplane.conftest import SEED, ControlPlane
 from tests.controlplane.stubs import stubs
 

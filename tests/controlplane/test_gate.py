@@ -8,9 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arterial.api.controlplane.v1 import specs_pb2
-from services.controlplane import gate, partitions
-from services.controlplane.partitions import Aspect, Evidence, Judged, Making, Override, Partition, PartitionKey, PartitionState, Verdict
-from services.controlplane.runs import Run, RunState
+from services.controlplane.jobs import gate
+from services.controlplane.jobs.runs import Run, RunState
+from services.controlplane.partitions import partitions
+from services.controlplane.partitions.partitions import (
+    Aspect,
+    Evidence,
+    Judged,
+    Making,
+    Override,
+    Partition,
+    PartitionKey,
+    PartitionState,
+    Verdict,
+)
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 DAY = date(2026, 11, 24)

@@ -16,7 +16,7 @@ from chassis.config import RpcConfig
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from deploy.local.child import free_port
-from services.controlplane import taking
+from services.controlplane.jobs import taking
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, model, report, stubs, take, verdict
 

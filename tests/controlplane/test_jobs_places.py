@@ -15,8 +15,8 @@ from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
-from services.controlplane import packing, runs
-from services.controlplane.runs import Capacity, Lease, Run, Terms
+from services.controlplane.jobs import packing, runs
+from services.controlplane.jobs.runs import Capacity, Lease, Run, Terms
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import DAY, Stubs, create, get, stubs
 

@@ -5,8 +5,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from chassis import sql
-from services.controlplane import catalogue
 from services.controlplane.__main__ import MIGRATIONS
+from services.controlplane.backup import catalogue
 
 REVISIONS = sql.revisions(MIGRATIONS)
 # A value of each type, as SQL: bytes are an empty message, which any parser takes.

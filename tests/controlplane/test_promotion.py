@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from arterial.api.controlplane.v1 import specs_pb2
 from chassis.errors import ArterialError, Reason
-from services.controlplane import promotion
-from services.controlplane.promotion import Comparison, Stage, Standing, Version
+from services.controlplane.models import promotion
+from services.controlplane.models.promotion import Comparison, Stage, Standing, Version
 
 GATES = [specs_pb2.ModelGate(metric="mae", at_most=100.0, max_ratio_to_live=1.1), specs_pb2.ModelGate(metric="coverage", at_least=0.7)]
 

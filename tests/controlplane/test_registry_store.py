@@ -23,7 +23,7 @@ from services.controlplane.registry.definition import Compatibility, Definition,
 from services.controlplane.registry.reading import understand
 from services.controlplane.registry.registry import SchemaRegistry
 from services.controlplane.registry.verdicts import Earlier, judge
-from services.controlplane.store import Edit, ResourceStore, Why
+from services.controlplane.resources.store import Edit, ResourceStore, Why
 from tests.controlplane.conftest import SEED
 
 TRIPS = "trip_events_v2-value"

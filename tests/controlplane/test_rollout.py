@@ -18,9 +18,9 @@ from chassis.errors import ArterialError, Reason
 from chassis.reporting import Standing
 from chassis.rpc.client import channel
 from chassis.testing import eventually
-from services.controlplane import rollouts
-from services.controlplane.rollouts import Rollout, RolloutState, Terms
-from services.controlplane.statuses import Reporter
+from services.controlplane.rollouts import rollouts
+from services.controlplane.rollouts.rollouts import Rollout, RolloutState, Terms
+from services.controlplane.watch.statuses import Reporter
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import Stubs, stubs
 

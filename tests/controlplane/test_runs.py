@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import ArterialError, Reason
-from services.controlplane import runs
-from services.controlplane.runs import Lease, Outcome, Run, RunState, Terms
+from services.controlplane.jobs import runs
+from services.controlplane.jobs.runs import Lease, Outcome, Run, RunState, Terms
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 TAKE_SECONDS = 60

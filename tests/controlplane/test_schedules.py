@@ -24,9 +24,9 @@ from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from deploy.local.child import Child, free_port
 from deploy.local.supervisor import serving
-from services.controlplane import schedules
-from services.controlplane.election import Election
-from services.controlplane.schedule_store import ScheduleStore
+from services.controlplane.jobs import schedules
+from services.controlplane.jobs.election import Election
+from services.controlplane.jobs.schedule_store import ScheduleStore
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, report, schedule, stubs, verdict
 

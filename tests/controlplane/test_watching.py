@@ -16,10 +16,10 @@ from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis import sql, testing
 from chassis.config import SqlConfig
 from services.controlplane.__main__ import MIGRATIONS
-from services.controlplane.change_feed import CHANNEL, ChangeFeed
-from services.controlplane.frames import Audience, Changed, Frames, Key
-from services.controlplane.store import Edit, ResourceStore, Why
-from services.controlplane.watching import Watching
+from services.controlplane.resources.store import Edit, ResourceStore, Why
+from services.controlplane.watch.change_feed import CHANNEL, ChangeFeed
+from services.controlplane.watch.frames import Audience, Changed, Frames, Key
+from services.controlplane.watch.watching import Watching
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import stubs
 

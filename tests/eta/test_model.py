@@ -7,7 +7,7 @@ import pytest
 from chassis.config import LakeConfig, OlapConfig
 from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Artefacts
-from services.controlplane.promotion import gate_failures
+from services.controlplane.models.promotion import gate_failures
 from services.eta.legs import Legs
 from services.eta.model import DEPARTURE, FEATURES, columns_of, features, from_artefact
 from services.eta.training import SECONDS, definition, train, trips_of

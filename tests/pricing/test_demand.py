@@ -17,7 +17,7 @@ from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Artefact, Artefacts
 from chassis.learning.serving import ServedModel
 from chassis.learning.task import Task
-from services.controlplane.promotion import gate_failures
+from services.controlplane.models.promotion import gate_failures
 from services.pricing.demand import from_artefact
 from services.pricing.demand_training import MONDAY_HOUR, REQUESTS, Counts, Weekly, definition, train
 from services.pricing.handler import Demand, PricingHandler

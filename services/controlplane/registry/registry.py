@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.wire import BUILTIN_IDS, Schemas, descriptor_set
-from services.controlplane import store as resource_store
 from services.controlplane.registry import protobuf, store, verdicts
 from services.controlplane.registry.configuration import Effective, effective
 from services.controlplane.registry.definition import (
@@ -31,6 +30,7 @@ from services.controlplane.registry.names import DEFAULT_CONTEXT, join, qualifie
 from services.controlplane.registry.reading import Understood, of_files, understand
 from services.controlplane.registry.store import Version
 from services.controlplane.registry.verdicts import Earlier, Verdict
+from services.controlplane.resources import store as resource_store
 
 SUFFIX = "-value"
 

@@ -1,0 +1,1 @@
+"""All state of the control plane in one file."""

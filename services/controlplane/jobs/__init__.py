@@ -1,0 +1,1 @@
+"""Runs of jobs, their schedules and their workers."""

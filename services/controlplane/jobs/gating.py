@@ -1,0 +1,63 @@
+"""Asks the gate for runs, within the transaction that holds them: what they read is looked up in a few queries for all of them."""
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
+from services.controlplane.jobs import gate, runs
+from services.controlplane.jobs.rows import partition_of, save
+from services.controlplane.jobs.runs import Run
+from services.controlplane.partitions.partitions import Partition, PartitionKey, PartitionState
+from services.controlplane.resources.store import RESOURCES
+from services.controlplane.tables import PARTITIONS
+
+
+async def asked(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
+    """The runs, held by this transaction, after the gate was asked; those that changed are written."""
+    after = await weighed(connection, held)
+    for old, new in zip(held, after, strict=True):
+        await save(connection, old, new)
+    return after
+
+
+async def ranked(connection: AsyncConnection, new: Sequence[Run]) -> list[Run]:
+    """The runs with a tier: where none was asked for, that of the most important dataset that they make, else the default."""
+    made = {dataset for run in new if not run.terms.tier for dataset in run.produces}
+    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Dataset", RESOURCES.c.name.in_(sorted(made)))
+    rows = (await connection.execute(query)).all() if made else []
+    tiers = {row.name: resource_pb2.Resource.FromString(row.body).dataset.tier for row in rows}
+    return [runs.ranked(run, [tiers[dataset] for dataset in run.produces if dataset in tiers]) for run in new]
+
+
+async def weighed(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
+    """The runs as they would be after the gate was asked; nothing is written."""
+    models = await _models(connection, {run.subject for run in held if run.training})
+    marked = {
+        cell: await _marked(connection, cell, [run for run in held if run.cell == cell], models) for cell in {run.cell for run in held}
+    }
+    return [runs.gated(run, gate.closed_by(run, models, marked[run.cell])) for run in held]
+
+
+async def _models(connection: AsyncConnection, names: set[str]) -> Mapping[str, specs_pb2.ModelSpec]:
+    if not names:
+        return {}
+    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Model", RESOURCES.c.name.in_(sorted(names)))
+    return {row.name: resource_pb2.Resource.FromString(row.body).model for row in (await connection.execute(query)).all()}
+
+
+async def _marked(
+    connection: AsyncConnection, cell: str, held: Sequence[Run], models: Mapping[str, specs_pb2.ModelSpec]
+) -> Mapping[PartitionKey, Partition]:
+    windows = [window for run in held for window in gate.reads(run, models)]
+    found: dict[PartitionKey, Partition] = {}
+    for dataset in sorted({window.dataset for window in windows}):
+        first = min(window.first for window in windows if window.dataset == dataset)
+        own = {window.last for window in windows if window.dataset == dataset}
+        # Ready partitions matter only at the runs' own dates: a year of them is not read for each run.
+        relevant = sa.or_(PARTITIONS.c.state != str(PartitionState.READY), PARTITIONS.c.partition_date.in_(sorted(own)))
+        within = PARTITIONS.c.partition_date.between(first, max(own))
+        query = sa.select(PARTITIONS).where(PARTITIONS.c.cell == cell, PARTITIONS.c.dataset == dataset, within, relevant)
+        found |= {partition.key: partition for partition in map(partition_of, (await connection.execute(query)).all())}
+    return found

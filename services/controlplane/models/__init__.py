@@ -1,0 +1,1 @@
+"""Versions of models: gates, shadow, what is live."""

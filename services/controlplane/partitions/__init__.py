@@ -1,0 +1,1 @@
+"""States of dataset partitions: the gate."""

@@ -1,0 +1,154 @@
+"""Brings partitions to what follows from what is known of them, within the transaction that changed that."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from arterial.api.controlplane.v1 import resource_pb2
+from services.controlplane.jobs.rows import partition_of, verdict_of
+from services.controlplane.jobs.run_store import reconsider_partitions
+from services.controlplane.jobs.runs import RunState
+from services.controlplane.jobs.taking import now_of
+from services.controlplane.partitions import partitions
+from services.controlplane.partitions.partitions import Evidence, Judged, Making, Override, Partition, PartitionKey, PartitionState
+from services.controlplane.resources.store import RESOURCES
+from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS
+
+_KEY = ("cell", "dataset", "partition_date")
+
+
+async def hold(connection: AsyncConnection, cell: str) -> int:
+    """Queues this transaction behind others that change partitions of the cell; returns the last revision."""
+    await connection.execute(insert(PARTITION_CELLS).values(cell=cell, revision=0).on_conflict_do_nothing())
+    query = sa.select(PARTITION_CELLS.c.revision).where(PARTITION_CELLS.c.cell == cell).with_for_update()
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def settle(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey], revision: int) -> dict[PartitionKey, Partition]:
+    """Marks what follows, and suspends or releases the runs that read it; returns all of the partitions. The transaction holds the cell."""
+    now = await now_of(connection)
+    known, evidence = await marks(connection, cell, keys), await _evidence(connection, cell, keys)
+    changed = []
+    for key in sorted(keys):
+        after = partitions.marked(known.get(key), key, evidence[key], now)
+        if after is not None:
+            revision += 1
+            changed.append(partitions.revised(after, revision))
+    if changed:
+        await _write(connection, cell, changed)
+        await connection.execute(sa.update(PARTITION_CELLS).where(PARTITION_CELLS.c.cell == cell).values(revision=revision))
+        await reconsider_partitions(connection, cell, min(mark.key.day for mark in changed))
+    return {key: partitions.pending(key) for key in keys} | known | {mark.key: mark for mark in changed}
+
+
+async def marks(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> dict[PartitionKey, Partition]:
+    """The partitions among these that somebody has spoken of."""
+    rows = (await connection.execute(sa.select(PARTITIONS).where(*_among(PARTITIONS, cell, keys)))).all()
+    return {partition.key: partition for partition in map(partition_of, rows) if partition.key in keys}
+
+
+async def verdicts(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> list[Judged]:
+    """The newest verdicts on these partitions."""
+    query = sa.select(PARTITION_VERDICTS).where(*_among(PARTITION_VERDICTS, cell, keys))
+    query = query.order_by(*(PARTITION_VERDICTS.c[name] for name in (*_KEY, "aspect")))
+    return [verdict for verdict in map(verdict_of, (await connection.execute(query)).all()) if verdict.key in keys]
+
+
+async def _evidence(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, Evidence]:
+    said: defaultdict[PartitionKey, list[Judged]] = defaultdict(list)
+    for verdict in await verdicts(connection, cell, keys):
+        said[verdict.key].append(verdict)
+    making, overrides = await _making(connection, cell, keys), await _overrides(connection, cell, keys)
+    unmonitored = await _unmonitored(connection, {key.dataset for key in keys})
+    return {key: Evidence(tuple(said[key]), making.get(key), overrides.get(key), key.dataset not in unmonitored) for key in keys}
+
+
+async def _making(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, Making]:
+    """The newest run that makes each partition."""
+    if not keys:
+        return {}
+    days, datasets = [key.day for key in keys], sorted({key.dataset for key in keys})
+    query = sa.select(RUNS.c.number, RUNS.c.state, RUNS.c.reasons, RUNS.c.partition_date, RUNS.c.produces)
+    query = query.where(RUNS.c.cell == cell, RUNS.c.partition_date.between(min(days), max(days)), sa.text("produces <> '{}'"))
+    query = query.where(RUNS.c.produces.overlap(datasets)).order_by(RUNS.c.number)
+    return {
+        PartitionKey(dataset, row.partition_date): Making(row.number, RunState(row.state), tuple(row.reasons))
+        for row in (await connection.execute(query)).all()
+        for dataset in row.produces
+    }
+
+
+async def _overrides(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, Override]:
+    query = sa.select(PARTITION_OVERRIDES).where(*_among(PARTITION_OVERRIDES, cell, keys), PARTITION_OVERRIDES.c.withdrawn_at.is_(None))
+    return {
+        PartitionKey(row.dataset, row.partition_date): Override(PartitionState(row.state), row.reason, row.actor, row.made_at)
+        for row in (await connection.execute(query)).all()
+    }
+
+
+async def _unmonitored(connection: AsyncConnection, datasets: Collection[str]) -> set[str]:
+    """Datasets that are declared, and declared as not monitored: no verdict on their quality will come."""
+    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Dataset", RESOURCES.c.name.in_(sorted(datasets)))
+    rows = (await connection.execute(query)).all()
+    return {row.name for row in rows if not resource_pb2.Resource.FromString(row.body).dataset.monitored}
+
+
+def _among(table: sa.Table, cell: str, keys: Collection[PartitionKey]) -> list[sa.ColumnElement[bool]]:
+    """Rows of these partitions, and some more: by datasets and their range of dates, which is one query however many they are."""
+    if not keys:
+        return [sa.false()]
+    days, datasets = [key.day for key in keys], sorted({key.dataset for key in keys})
+    return [table.c.cell == cell, table.c.dataset.in_(datasets), table.c.partition_date.between(min(days), max(days))]
+
+
+async def _write(connection: AsyncConnection, cell: str, changed: Sequence[Partition]) -> None:
+    statement = insert(PARTITIONS)
+    replaced = {column.name: statement.excluded[column.name] for column in PARTITIONS.c if column.name not in _KEY}
+    await connection.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=replaced), [_values(cell, mark) for mark in changed])
+
+
+def _values(cell: str, mark: Partition) -> dict[str, Any]:
+    override = mark.override
+    return {
+        "cell": cell,
+        "dataset": mark.key.dataset,
+        "partition_date": mark.key.day,
+        "state": str(mark.state),
+        "reasons": list(mark.reasons),
+        "incident_ids": list(mark.incident_ids),
+        "table_version": mark.table_version,
+        "state_changed_at": mark.state_changed_at,
+        "judged_state": str(mark.judged_state),
+        "override_reason": override.reason if override else "",
+        "override_actor": override.actor if override else "",
+        "override_at": override.made_at if override else None,
+        "run": mark.run,
+        "revision": mark.revision,
+    }
+
+
+async def keep_verdicts(connection: AsyncConnection, cell: str, kept: Sequence[Judged], now: datetime) -> None:
+    """Writes the newest verdicts."""
+    statement = insert(PARTITION_VERDICTS)
+    key = (*_KEY, "aspect")
+    replaced = {column.name: statement.excluded[column.name] for column in PARTITION_VERDICTS.c if column.name not in key}
+    rows = [
+        {
+            "cell": cell,
+            "dataset": judged.key.dataset,
+            "partition_date": judged.key.day,
+            "aspect": str(judged.aspect),
+            "verdict": str(judged.verdict),
+            "table_version": judged.table_version,
+            "reasons": list(judged.reasons),
+            "incident_ids": list(judged.incident_ids),
+            "reported_at": now,
+        }
+        for judged in kept
+    ]
+    await connection.execute(statement.on_conflict_do_update(index_elements=key, set_=replaced), rows)

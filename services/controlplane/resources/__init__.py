@@ -1,0 +1,1 @@
+"""Resources: checked, planned, applied, kept with every change, described."""

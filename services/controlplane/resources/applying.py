@@ -1,0 +1,162 @@
+"""Plan, apply and delete: what is asked for is checked whole, shown, approved, and then done at once or not at all."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
+from arterial.api.controlplane.v1 import resource_pb2
+from chassis.errors import ArterialError, Reason, Violation
+from services.controlplane.jobs import schedules
+from services.controlplane.models.model_store import ModelStore
+from services.controlplane.resources import checking, dashboards, planning
+from services.controlplane.resources.declared_schemas import KIND as SCHEMA
+from services.controlplane.resources.declared_schemas import DeclaredSchemas, statuses_into
+from services.controlplane.resources.dependents import Dependents, told
+from services.controlplane.resources.references import Key, dataset_names, key_of, references_of
+from services.controlplane.resources.store import Edit, ResourceStore, Why
+from services.controlplane.resources.tiers import promise
+from services.controlplane.rollouts import rollouts
+
+LATEST_CHANGES = 10
+_MADE = (pb.Change.ACTION_CREATE, pb.Change.ACTION_UPDATE)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Changes in the order of the resources given, then removals; `wanted` has the resources as they are to be stored."""
+
+    changes: Sequence[pb.Change]
+    wanted: Mapping[Key, resource_pb2.Resource]
+
+
+class Applying:
+    """What is done to resources."""
+
+    def __init__(self, store: ResourceStore, models: ModelStore, schemas: DeclaredSchemas, dependents: Dependents) -> None:
+        self._store = store
+        self._models = models
+        self._schemas = schemas
+        self._dependents = dependents
+
+    async def plan(self, request: pb.PlanRequest) -> pb.PlanResponse:
+        """What `apply` of the same would change, and who would feel it. Raises INVALID_REQUEST with every violation."""
+        existing, _ = await self._store.snapshot()
+        planned = await self._planned(request.resources, request.prune if request.HasField("prune") else None, existing)
+        moved = [change for change in planned.changes if change.action not in (pb.Change.ACTION_NONE, pb.Change.ACTION_CREATE)]
+        felt = {key: existing[key] for key in ((change.kind, change.name) for change in moved)}
+        found, unknown = await self._dependents.of(list(felt.values()))
+        for change in moved:
+            change.dependents.extend(told(found, dataset_names(felt[change.kind, change.name])))
+        return pb.PlanResponse(changes=planned.changes, dependents_unknown=unknown)
+
+    async def apply(self, request: pb.ApplyRequest, actor: str) -> pb.ApplyResponse:
+        """Makes the resources so, all or none. Raises as the contract says."""
+        existing, _ = await self._store.snapshot()
+        planned = await self._planned(request.resources, request.prune if request.HasField("prune") else None, existing)
+        cells = _turns(request.canary, planned, existing)
+        _refuse_unapproved(planned.changes, request.approvals)
+        await self._register(planned, existing)
+        edits = [
+            Edit(key, wanted, change.SerializeToString(), wanted.metadata.resource_version if wanted is not None else 0)
+            for change in planned.changes
+            if change.action != pb.Change.ACTION_NONE
+            for key in [(change.kind, change.name)]
+            for wanted in [planned.wanted.get(key)]
+        ]
+        written = await self._store.write(edits, Why(actor, request.message), cells) if edits else []
+        await self._models.settle([resource.metadata.name for resource in written if resource.kind == "Model"])
+        return pb.ApplyResponse(changes=planned.changes, resources=written)
+
+    async def delete(self, request: pb.DeleteResourceRequest, actor: str) -> int:
+        """Removes a resource; returns the version of the change. Raises NOT_FOUND, CONFLICT, or REFUSED while others refer to it."""
+        existing, _ = await self._store.snapshot()
+        key = (request.kind, request.name)
+        if key not in existing:
+            raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} does not exist")
+        change = planning.removal(existing[key])
+        _refuse_used([key], existing)
+        _refuse_unapproved([change], request.approvals)
+        edit = Edit(key, None, change.SerializeToString(), request.resource_version)
+        await self._store.write([edit], Why(actor, request.message))
+        return await self._store.version()
+
+    async def describe(self, kind: str, name: str) -> pb.DescribeResourceResponse:
+        """A resource with what holds for it and what hangs on it. Raises NOT_FOUND."""
+        existing, _ = await self._store.snapshot()
+        resource = existing.get((kind, name))
+        if resource is None:
+            raise ArterialError(Reason.NOT_FOUND, f"{kind}/{name} does not exist")
+        found, unknown = await self._dependents.of([resource])
+        changes, _ = await self._store.history(kind, name, 0, LATEST_CHANGES)
+        users = planning.users_of([(kind, name)], {key: other for key, other in existing.items() if key != (kind, name)})
+        described = pb.DescribeResourceResponse(
+            resource=resource,
+            refers_to=["/".join(reference.target) for reference in references_of(resource)],
+            referred_to_by=users.get((kind, name), []),
+            dependents=told(found, dataset_names(resource)),
+            dependents_unknown=unknown,
+            changes=[change.told() for change in changes],
+        )
+        if kind == "Dataset":
+            rules = {other.metadata.name: other.quality_rule for other in existing.values() if other.kind == "QualityRule"}
+            described.promise.CopyFrom(promise(resource, rules))
+        return described
+
+    async def _planned(self, resources: Sequence[resource_pb2.Resource], prune: pb.Prune | None, existing: planning.Existing) -> Planned:
+        removed = planning.removals(resources, existing, prune) if prune is not None else []
+        gone = {(change.kind, change.name) for change in removed}
+        staying = {key: resource for key, resource in existing.items() if key not in gone}
+        await self._refuse_invalid(resources, staying)
+        changes = await asyncio.to_thread(planning.plan, resources, existing)
+        _refuse(await self._schemas.judge(resources, changes, existing))
+        wanted = {key_of(resource): resource for resource in resources}
+        _refuse_used(gone, dict(existing) | wanted)
+        return Planned([*changes, *removed], wanted)
+
+    async def _register(self, planned: Planned, existing: planning.Existing) -> None:
+        """Registers the schemas that change: a schema that no resource names yet harms nobody, should the rest fail."""
+        moved = [change for change in planned.changes if change.kind == SCHEMA and change.action in _MADE]
+        approved = frozenset(change.name for change in moved if planning.doors(change))
+        made = await self._schemas.register([planned.wanted[SCHEMA, change.name] for change in moved], approved, existing)
+        statuses_into(planned.wanted, made)
+
+    async def _refuse_invalid(self, resources: Sequence[resource_pb2.Resource], existing: planning.Existing) -> None:
+        wrong = await asyncio.to_thread(checking.violations, resources, existing)
+        wrong += await asyncio.to_thread(dashboards.violations, resources)
+        wrong += await asyncio.to_thread(schedules.violations, resources, existing)
+        wrong += [
+            Violation(
+                f"resources[{place}].spec.pinnedVersion", f"no version {resources[place].model.pinned_version} of this model is registered"
+            )
+            for place in await self._models.unknown_pins(resources)
+        ]
+        _refuse(wrong)
+
+
+def _refuse(wrong: Sequence[Violation]) -> None:
+    if wrong:
+        raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=wrong)
+
+
+def _turns(canary: str, planned: Planned, existing: planning.Existing) -> Sequence[str]:
+    """The cells in the order in which they are shown the changes; none for all at once. Raises INVALID_REQUEST."""
+    if not canary:
+        return ()
+    declared = [name for kind, name in existing if kind == "Cell"]
+    if canary not in declared:
+        _refuse([Violation("canary", f"no Cell {canary} is declared; there are {', '.join(sorted(declared)) or 'none'}")])
+    if any(change.action == pb.Change.ACTION_DELETE for change in planned.changes):
+        _refuse([Violation("canary", "a removal cannot go cell by cell: apply it without a canary")])
+    return rollouts.order(canary, declared)
+
+
+def _refuse_unapproved(changes: Sequence[pb.Change], approvals: Sequence[str]) -> None:
+    doors = planning.unapproved(changes, approvals)
+    if doors:
+        raise ArterialError(Reason.REFUSED, f"one-way doors need approval: {', '.join(doors)}", metadata={"approvals": ",".join(doors)})
+
+
+def _refuse_used(gone: Sequence[Key] | set[Key], existing: planning.Existing) -> None:
+    for target, users in sorted(planning.users_of(gone, existing).items()):
+        raise ArterialError(Reason.REFUSED, f"{'/'.join(target)} is referred to by {', '.join(users)}")

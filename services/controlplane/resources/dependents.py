@@ -1,0 +1,57 @@
+"""Who would feel a change of resources, asked of the lineage service."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
+from arterial.api.controlplane.v1 import resource_pb2
+from arterial.api.lineage.v1alpha1 import lineage_service_pb2 as lineage
+from arterial.api.lineage.v1alpha1 import lineage_service_pb2_grpc
+from chassis.errors import ArterialError, Reason
+from chassis.rpc.client import channel
+from services.controlplane.resources.references import dataset_names
+
+# A plan is shown to a person who waits: what takes longer is left out, and said so.
+TIMEOUT_SECONDS = 2.0
+MAX_DEPENDENTS = 100
+MAX_ASKED = 200
+
+
+class Dependents:
+    """Asks what follows from resources; without an address it says that nobody can be asked."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+
+    async def of(self, resources: Sequence[resource_pb2.Resource]) -> tuple[Mapping[str, Sequence[pb.Dependent]], str]:
+        """Dependents by logical name, and why some could not be asked for (empty if all could)."""
+        names = list(dict.fromkeys(name for resource in resources for name in dataset_names(resource)))
+        if not names:
+            return {}, ""
+        if self._address is None:
+            return {}, "no lineage service is configured"
+        asked = names[:MAX_ASKED]
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS), channel(self._address, attempts=1) as connection:
+                stub = lineage_service_pb2_grpc.LineageServiceStub(connection)
+                answers = await asyncio.gather(*(_of_dataset(stub, name) for name in asked))
+        except (ArterialError, TimeoutError) as error:
+            return {}, f"the lineage service does not answer: {error}"
+        left_out = "" if len(asked) == len(names) else f"only the first {MAX_ASKED} of {len(names)} datasets were asked for"
+        return dict(zip(asked, answers, strict=True)), left_out
+
+
+async def _of_dataset(stub: Any, name: str) -> list[pb.Dependent]:
+    try:
+        reply = await stub.GetImpact(lineage.GetImpactRequest(name=name))
+    except ArterialError as error:
+        if error.reason is Reason.NOT_FOUND:  # nothing was ever made from it
+            return []
+        raise
+    return [pb.Dependent(name=node.name, tier=node.tier, owner=node.owner) for node in reply.nodes[:MAX_DEPENDENTS]]
+
+
+def told(found: Mapping[str, Sequence[pb.Dependent]], names: Iterable[str]) -> list[pb.Dependent]:
+    """Dependents of some names, each once."""
+    return list({dependent.name: dependent for name in names for dependent in found.get(name, ())}.values())[:MAX_DEPENDENTS]

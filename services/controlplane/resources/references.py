@@ -1,0 +1,79 @@
+"""What refers to what, by kind. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
+from chassis.lineage.definition import logical_names
+from services.controlplane.jobs.runs import TRAINING_SUFFIX
+
+Key = tuple[str, str]
+Resource = resource_pb2.Resource
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One resource names another; `path` says where."""
+
+    source: Key
+    target: Key
+    path: str
+
+
+def key_of(resource: Resource) -> Key:
+    """Kind and name."""
+    return resource.kind, resource.metadata.name
+
+
+def _names(kind: str, path: str, names: Iterable[str]) -> list[tuple[Key, str]]:
+    return [((kind, name), path) for name in dict.fromkeys(names) if name]
+
+
+def _of_schedule(spec: specs_pb2.ScheduleSpec) -> list[tuple[Key, str]]:
+    """Datasets that start, feed or come of its runs, and the model that these train."""
+    datasets = [*_names("Dataset", "spec.data.datasets", spec.data.datasets)]
+    datasets += _names("Dataset", "spec.inputs", [given.dataset for given in spec.inputs])
+    datasets += _names("Dataset", "spec.outputs", spec.outputs)
+    return datasets + (_names("Model", "spec.subject", [spec.subject]) if spec.run_kind.endswith(TRAINING_SUFFIX) else [])
+
+
+# What a specification names, by its kind: (kind and name, path of the field).
+_TARGETS: Mapping[str, Callable[[Resource], list[tuple[Key, str]]]] = {
+    "Topic": lambda r: _names("Schema", "spec.schema", [r.topic.schema]),
+    "Schema": lambda r: _names("Schema", "spec.references", [each.schema for each in r.schema.references]),
+    "Pipeline": lambda r: _names("Topic", "spec.topics", r.pipeline.topics),
+    "Model": lambda r: _names("Dataset", "spec.inputs", [each.dataset for each in r.model.inputs]),
+    "Dataset": lambda r: _names("Dataset", "spec.queries", [name for query in r.dataset.queries for name in logical_names(query)]),
+    "Schedule": lambda r: _of_schedule(r.schedule),
+    "CuratedTable": lambda r: _names("Dataset", "spec.sql", logical_names(r.curated_table.sql)),
+    "Feature": lambda r: _names("Topic", "spec.topic", [r.feature.topic]),
+    "QualityRule": lambda r: _names("Dataset", "spec.dataset", [r.quality_rule.dataset]),
+    "Slo": lambda r: _names("Dataset", "spec.dataset", [r.slo.dataset]),
+    "ReplicationPolicy": lambda r: [
+        *_names("Dataset", "spec.datasets", r.replication_policy.datasets),
+        *_names("Cell", "spec.fromCell", [r.replication_policy.from_cell]),
+        *_names("Cell", "spec.toCells", r.replication_policy.to_cells),
+    ],
+    "PricingPolicy": lambda r: _names("FareTable", "spec.fareTable", [r.pricing_policy.fare_table]),
+}
+
+
+def references_of(resource: Resource) -> list[Reference]:
+    """What a resource refers to, its owner included."""
+    targets = _TARGETS[resource.kind](resource) if resource.kind in _TARGETS else []
+    targets += _names("Owner", "metadata.owner", [resource.metadata.owner])
+    return [Reference(key_of(resource), target, path) for target, path in targets]
+
+
+def dataset_names(resource: Resource) -> list[str]:
+    """Logical names of what a resource is or makes: where lineage knows it."""
+    name = resource.metadata.name
+    return {
+        "Dataset": [name],
+        "Topic": [f"kafka/{name}"],
+        "Schema": [f"kafka/{name}"],
+        "CuratedTable": [f"lake/curated/{name}"],
+        "Feature": [f"feature/{name}"],
+        "QualityRule": [resource.quality_rule.dataset],
+        "Model": [f"model/{name}"],
+    }.get(resource.kind, [])

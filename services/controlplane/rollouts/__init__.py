@@ -1,0 +1,1 @@
+"""Changes that go from cell to cell."""

@@ -1,0 +1,88 @@
+"""The table of rollouts, and what a write of resources does to it: a row for each resource whose last change goes, or went, by cells."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from arterial.api.controlplane.v1 import resource_pb2
+from services.controlplane.resources.references import Key, key_of
+from services.controlplane.rollouts.rollouts import Rollout, RolloutState
+from services.controlplane.watch.frames import Held
+
+_metadata = sa.MetaData()
+_TIME = sa.DateTime(timezone=True)
+ROLLOUTS = sa.Table(
+    "rollouts",
+    _metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("generation", sa.BigInteger),
+    sa.Column("former", sa.LargeBinary),
+    sa.Column("cells", ARRAY(sa.Text)),
+    sa.Column("shown", sa.Integer),
+    sa.Column("state", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("started_at", _TIME),
+    sa.Column("moved_at", _TIME),
+)
+
+
+async def begin(
+    connection: AsyncConnection,
+    keys: Collection[Key],
+    current: Mapping[Key, resource_pb2.Resource],
+    written: Sequence[resource_pb2.Resource],
+    cells: Sequence[str],
+) -> None:
+    """Ends the rollouts of what is written, and begins others if there are cells; in the transaction that writes.
+
+    Where a rollout was not done, what the other cells still see stays what they see.
+    """
+    found = await of(connection, keys)
+    for row in found.values():
+        await connection.execute(sa.delete(ROLLOUTS).where(ROLLOUTS.c.kind == row.kind, ROLLOUTS.c.name == row.name))
+    if not cells or not written:
+        return
+    rows = []
+    for resource in written:
+        key = key_of(resource)
+        before, under_way = current.get(key), found.get(key)
+        former = None if before is None else before.SerializeToString(deterministic=True)
+        if under_way is not None and under_way.state != RolloutState.DONE:
+            former = under_way.former
+        generation = resource.metadata.generation
+        rows.append({"kind": key[0], "name": key[1], "generation": generation, "former": former, "cells": list(cells), "shown": 1})
+    fixed = {"state": str(RolloutState.RUNNING), "reason": "", "started_at": sa.func.now(), "moved_at": sa.func.now()}
+    await connection.execute(sa.insert(ROLLOUTS).values(fixed), rows)
+
+
+async def of(connection: AsyncConnection, keys: Iterable[Key]) -> Mapping[Key, "sa.Row[tuple[object, ...]]"]:
+    """Rows of these resources."""
+    wanted = set(keys)
+    names = sa.any_(sa.literal(sorted({name for _, name in wanted}), ARRAY(sa.Text)))
+    rows = (await connection.execute(sa.select(ROLLOUTS).where(ROLLOUTS.c.name == names))).all()
+    return {(row.kind, row.name): row for row in rows if (row.kind, row.name) in wanted}
+
+
+async def held(connection: AsyncConnection) -> Mapping[Key, Held]:
+    """What is not shown to all cells."""
+    columns = (ROLLOUTS.c.kind, ROLLOUTS.c.name, ROLLOUTS.c.former, ROLLOUTS.c.cells, ROLLOUTS.c.shown)
+    rows = await connection.execute(sa.select(*columns).where(ROLLOUTS.c.state != str(RolloutState.DONE)))
+    return {(row.kind, row.name): Held(row.former, frozenset(row.cells[: row.shown])) for row in rows}
+
+
+def rollout(row: "sa.Row[tuple[object, ...]]") -> Rollout:
+    """A row as a value."""
+    return Rollout(
+        row.kind,
+        row.name,
+        row.generation,
+        tuple(row.cells),
+        row.shown,
+        RolloutState(row.state),
+        row.reason,
+        row.started_at,
+        row.moved_at,
+    )

@@ -1,0 +1,88 @@
+"""Moves rollouts on: looks at what the cells report, and shows a change to the next one, or stops it."""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from arterial.api.controlplane.v1 import resource_pb2
+from chassis.logs import logger
+from chassis.process import Context
+from services.controlplane.resources import store
+from services.controlplane.rollouts import rollout_rows, rollouts
+from services.controlplane.rollouts.rollout_rows import ROLLOUTS
+from services.controlplane.rollouts.rollouts import Rollout, RolloutState, Terms
+from services.controlplane.tables import DATABASE_TIME
+from services.controlplane.watch.status_store import REPORTS
+from services.controlplane.watch.statuses import Reporter
+
+# A cell's health is looked at this often while a change waits for it.
+INTERVAL_SECONDS = 1.0
+_log = logger(__name__)
+
+
+class RolloutStore:
+    """Rollouts in PostgreSQL. Replicas may move them at once: each move is decided under the lock of all changes."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def page(self, start: int, end: int) -> tuple[list[Rollout], int]:
+        """Rollouts, newest first, and how many there are."""
+        async with self._engine.connect() as connection:
+            total = await connection.scalar(sa.select(sa.func.count()).select_from(ROLLOUTS))
+            query = sa.select(ROLLOUTS).order_by(ROLLOUTS.c.started_at.desc(), ROLLOUTS.c.kind, ROLLOUTS.c.name)
+            rows = (await connection.execute(query.offset(start).limit(end - start))).all()
+        return [rollout_rows.rollout(row) for row in rows], int(total or 0)
+
+    async def run(self, terms: Terms, context: Context) -> None:
+        """Moves them until the process stops."""
+        while not context.stopping.is_set():
+            try:
+                await self.move(terms)
+            except (OSError, SQLAlchemyError) as error:
+                _log.warning("store away, rollouts wait", error=repr(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(context.stopping.wait(), INTERVAL_SECONDS)
+
+    async def move(self, terms: Terms) -> None:
+        """Looks at each that is under way."""
+        async with self._engine.connect() as connection:
+            running = (await connection.execute(sa.select(ROLLOUTS).where(ROLLOUTS.c.state == str(RolloutState.RUNNING)))).all()
+            due = [row for row in running if await _judged(connection, row, terms) != rollout_rows.rollout(row)]
+        for row in due:
+            async with self._engine.begin() as connection:
+                await store.lock(connection)
+                await _move(connection, (row.kind, row.name), terms)
+
+
+async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms) -> None:
+    row = (await rollout_rows.of(connection, [key])).get(key)
+    if row is None or row.state != RolloutState.RUNNING:
+        return
+    after = await _judged(connection, row, terms)
+    if after == rollout_rows.rollout(row):
+        return
+    changed = {"shown": after.shown, "state": str(after.state), "reason": after.reason, "moved_at": after.moved_at}
+    where = (ROLLOUTS.c.kind == row.kind, ROLLOUTS.c.name == row.name)
+    await connection.execute(sa.update(ROLLOUTS).where(*where).values(changed))
+    what = f"rollout of generation {after.generation}"
+    if after.state is RolloutState.HALTED:
+        _log.warning("rollout halted", resource="/".join(key), generation=after.generation, reason=after.reason)
+        return
+    shown = "all cells" if after.state is RolloutState.DONE else f"cell {after.current}"
+    await store.touch(connection, key, f"{what}: shown to {shown}")
+
+
+async def _judged(connection: AsyncConnection, row: "sa.Row[tuple[object, ...]]", terms: Terms) -> Rollout:
+    under_way = rollout_rows.rollout(row)
+    where = (REPORTS.c.kind == row.kind, REPORTS.c.name == row.name, REPORTS.c.cell == under_way.current)
+    reports = [
+        (Reporter(report.cell, report.component, report.instance), resource_pb2.Status.FromString(report.body))
+        for report in await connection.execute(sa.select(REPORTS).where(*where))
+    ]
+    now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
+    return rollouts.judged(under_way, reports, now, terms)

@@ -1,0 +1,1 @@
+"""Watching resources, and what processes report of them."""
