@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import inspect
+import os
 import sys
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def main() -> None:
     except StartError as error:
         print(f"arterial: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
 

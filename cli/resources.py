@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import difflib
 import getpass
+import json
 import os
 import shlex
 import tempfile
@@ -24,6 +26,8 @@ from cli.inspecting import as_of, document, listed
 
 SIGNS = {pb.Change.ACTION_CREATE: "+", pb.Change.ACTION_UPDATE: "~", pb.Change.ACTION_DELETE: "-"}
 PLAN_SECONDS, APPLY_SECONDS = 30.0, 60.0
+# What the line of a change says already.
+_OBVIOUS = frozenset({"apiVersion", "kind", "metadata.name"})
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -164,13 +168,11 @@ def _show_changes(arguments: argparse.Namespace, changes: Sequence[pb.Change], u
 
 
 def shown(change: pb.Change) -> list[str]:
-    """A change for people: a line for itself, one for each field, one for who would feel it."""
+    """A change for people: a line for itself, some for each field, one for who would feel it."""
     lines = [f"{SIGNS[change.action]} {change.kind}/{change.name}"]
     for field in change.fields:
-        if change.action == pb.Change.ACTION_UPDATE:
-            lines.append(f"    {field.path}: {field.before or '(none)'} -> {field.after or '(none)'}")
-        elif change.action == pb.Change.ACTION_CREATE:
-            lines.append(f"    {field.path}: {field.after}")
+        if field.path not in _OBVIOUS:
+            lines += _field(change, field)
         if field.one_way_door:
             lines.append(f"      one-way door: {field.reason}; --approve {change.kind}/{change.name}:{field.path}")
     if change.dependents:
@@ -180,3 +182,19 @@ def shown(change: pb.Change) -> list[str]:
         )
         lines.append(f"    felt by {told}")
     return lines
+
+
+def _field(change: pb.Change, field: pb.FieldChange) -> list[str]:
+    """A text of several lines is shown by its changed lines, a new one by how many it has."""
+    before, after = (_lines(value) for value in (field.before, field.after))
+    if change.action == pb.Change.ACTION_UPDATE and max(len(before), len(after)) > 1:
+        changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+        return [f"    {field.path}:", *(f"      {line}" for line in changed)]
+    if change.action == pb.Change.ACTION_UPDATE:
+        return [f"    {field.path}: {field.before or '(none)'} -> {field.after or '(none)'}"]
+    return [f"    {field.path}: {field.after if len(after) < 2 else f'{len(after)} lines'}"] if field.after else []
+
+
+def _lines(value: str) -> list[str]:
+    text = json.loads(value) if value else ""
+    return text.splitlines() if isinstance(text, str) else [value]

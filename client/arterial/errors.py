@@ -61,6 +61,10 @@ REASON_OF: Mapping[grpc.StatusCode, Reason] = {
 }
 
 
+# Details travel in a header, of which every client takes 8 KB: characters of one text, and bytes of all violations.
+MAX_TEXT, MAX_DETAILS_BYTES = 1000, 4500
+
+
 @dataclass(frozen=True)
 class Violation:
     """One thing wrong with one field of a request."""
@@ -87,20 +91,31 @@ class ArterialError(Exception):
 
 
 def to_status(error: ArterialError) -> status_pb2.Status:
-    """The error's form on the wire."""
-    status = status_pb2.Status(code=STATUS_OF[error.reason].value[0], message=error.message)
+    """The error's form on the wire: as many violations as fit, and how many there are besides."""
+    status = status_pb2.Status(code=STATUS_OF[error.reason].value[0], message=_cut(error.message, MAX_TEXT))
+    metadata = {name: _cut(value, MAX_TEXT) for name, value in error.metadata.items()}
     details: list[any_pb2.Any] = [any_pb2.Any(), any_pb2.Any()]
-    details[0].Pack(error_details_pb2.ErrorInfo(reason=str(error.reason), domain=DOMAIN, metadata=error.metadata))
-    details[1].Pack(
-        error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
-                for violation in error.violations
-            ]
-        )
-    )
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=str(error.reason), domain=DOMAIN, metadata=metadata))
+    details[1].Pack(error_details_pb2.BadRequest(field_violations=_as_many_as_fit(error.violations)))
     status.details.extend(details if error.violations else details[:1])
     return status
+
+
+def _as_many_as_fit(violations: Sequence[Violation]) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    told: list[error_details_pb2.BadRequest.FieldViolation] = []
+    size = 0
+    for place, violation in enumerate(violations):
+        one = error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=_cut(violation.description, MAX_TEXT))
+        size += one.ByteSize()
+        if size > MAX_DETAILS_BYTES and told:
+            told.append(error_details_pb2.BadRequest.FieldViolation(description=f"and {len(violations) - place} more"))
+            break
+        told.append(one)
+    return told
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> ArterialError:

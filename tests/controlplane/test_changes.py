@@ -130,3 +130,18 @@ async def test_a_feature_must_fit_the_columns_of_its_topic(terminal: Terminal, t
     told = {violation.field.split(" ")[-1]: violation.description for violation in caught.value.violations}
     assert told.keys() == {"spec.windowsSeconds[0]", "spec.aggregates[0].column", "spec.filter", "spec.key"}
     assert "distance_m" in told["spec.aggregates[0].column"] and "city_id" in told["spec.key"]
+
+
+async def test_a_thousand_mistakes_are_still_told(terminal: Terminal, tmp_path: Path) -> None:
+    """As many as an answer can carry, and how many there are besides."""
+    file = tmp_path / "many.yaml"
+    file.write_text(
+        "---\n".join(
+            f"{HEAD}Dataset\nmetadata: {{name: lake/curated/wrong{number}, owner: nobody-of-this-name}}\nspec: {{tier: 3}}\n"
+            for number in range(1000)
+        )
+    )
+    with pytest.raises(ArterialError) as caught:
+        await terminal.text("plan", str(file))
+    assert caught.value.reason is Reason.INVALID_REQUEST and "many.yaml:3 metadata.owner" in caught.value.violations[0].field
+    assert "more" in caught.value.violations[-1].description

@@ -86,7 +86,8 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
     assert {"feature/scooter-rides-ended", f"lake/curated/{TOPIC}"} <= {each["name"] for each in change["dependents"]}
     with pytest.raises(ArterialError, match="one-way doors") as caught:
         await terminal.text("apply", str(files))
-    assert caught.value.reason is Reason.REFUSED
+    (why,) = caught.value.violations
+    assert caught.value.reason is Reason.REFUSED and "fare_minor" in why.description and "felt by feature/scooter" in why.description
     schema.write_text(good.replace("string currency_code = 13;", "string currency_code = 13;\n  int64 tip_minor = 14;"))
     await terminal.text("apply", str(files), "--message", "tips")
     status = (await terminal.document("get", "Schema", TOPIC))["status"]["schema"]

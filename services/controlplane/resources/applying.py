@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
@@ -19,6 +20,8 @@ from services.controlplane.resources.tiers import promise
 from services.controlplane.rollouts import rollouts
 
 LATEST_CHANGES = 10
+# What an error tells, whose details travel in a header of 8 KB: doors with their reasons, characters of one, and dependents of one.
+MAX_DOORS_TOLD, MAX_REASON, MAX_FELT_TOLD = 8, 300, 6
 _MADE = (pb.Change.ACTION_CREATE, pb.Change.ACTION_UPDATE)
 
 
@@ -43,19 +46,14 @@ class Applying:
         """What `apply` of the same would change, and who would feel it. Raises INVALID_REQUEST with every violation."""
         existing, _ = await self._store.snapshot()
         planned = await self._planned(request.resources, request.prune if request.HasField("prune") else None, existing)
-        moved = [change for change in planned.changes if change.action not in (pb.Change.ACTION_NONE, pb.Change.ACTION_CREATE)]
-        felt = {key: existing[key] for key in ((change.kind, change.name) for change in moved)}
-        found, unknown = await self._dependents.of(list(felt.values()))
-        for change in moved:
-            change.dependents.extend(told(found, dataset_names(felt[change.kind, change.name])))
-        return pb.PlanResponse(changes=planned.changes, dependents_unknown=unknown)
+        return pb.PlanResponse(changes=planned.changes, dependents_unknown=await self._tell_dependents(planned.changes, existing))
 
     async def apply(self, request: pb.ApplyRequest, actor: str) -> pb.ApplyResponse:
         """Makes the resources so, all or none. Raises as the contract says."""
         existing, _ = await self._store.snapshot()
         planned = await self._planned(request.resources, request.prune if request.HasField("prune") else None, existing)
         cells = _turns(request.canary, planned, existing)
-        _refuse_unapproved(planned.changes, request.approvals)
+        await self._refuse_unapproved(planned.changes, request.approvals, existing)
         await self._register(planned, existing)
         edits = [
             Edit(key, wanted, change.SerializeToString(), wanted.metadata.resource_version if wanted is not None else 0)
@@ -76,7 +74,7 @@ class Applying:
             raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} does not exist")
         change = planning.removal(existing[key])
         _refuse_used([key], existing)
-        _refuse_unapproved([change], request.approvals)
+        await self._refuse_unapproved([change], request.approvals, existing)
         edit = Edit(key, None, change.SerializeToString(), request.resource_version)
         await self._store.write([edit], Why(actor, request.message))
         return await self._store.version()
@@ -114,6 +112,34 @@ class Applying:
         _refuse_used(gone, dict(existing) | wanted)
         return Planned([*changes, *removed], wanted)
 
+    async def _tell_dependents(self, changes: Sequence[pb.Change], existing: planning.Existing) -> str:
+        """Adds to each change who would feel it; returns why some could not be asked for."""
+        moved = [change for change in changes if change.action not in (pb.Change.ACTION_NONE, pb.Change.ACTION_CREATE)]
+        felt = {key: existing[key] for key in ((change.kind, change.name) for change in moved)}
+        found, unknown = await self._dependents.of(list(felt.values()))
+        for change in moved:
+            change.dependents.extend(told(found, dataset_names(felt[change.kind, change.name])))
+        return unknown
+
+    async def _refuse_unapproved(self, changes: Sequence[pb.Change], approvals: Sequence[str], existing: planning.Existing) -> None:
+        """Raises REFUSED with every one-way door, why it is one, and who would feel it."""
+        doors = planning.unapproved(changes, approvals)
+        if not doors:
+            return
+        closed = [change for change in changes if set(planning.doors(change)) & set(doors)]
+        await self._tell_dependents(closed, existing)
+        why = [
+            Violation(
+                f"{change.kind}/{change.name}:{field.path}",
+                "; ".join([shorten(field.reason, MAX_REASON, placeholder=" ..."), *_felt(change)]),
+            )
+            for change in closed[:MAX_DOORS_TOLD]
+            for field in change.fields
+            if field.one_way_door
+        ]
+        message = f"one-way doors need approval: {', '.join(doors)}"
+        raise ArterialError(Reason.REFUSED, message, violations=why, metadata={"approvals": ",".join(doors)})
+
     async def _register(self, planned: Planned, existing: planning.Existing) -> None:
         """Registers the schemas that change: a schema that no resource names yet harms nobody, should the rest fail."""
         moved = [change for change in planned.changes if change.kind == SCHEMA and change.action in _MADE]
@@ -134,6 +160,13 @@ class Applying:
         _refuse(wrong)
 
 
+def _felt(change: pb.Change) -> list[str]:
+    """Who would feel a change, for people; the most important first."""
+    names = [f"{each.name} ({each.owner or 'not owned'})" for each in change.dependents[:MAX_FELT_TOLD]]
+    more = len(change.dependents) - len(names)
+    return [f"felt by {', '.join(names)}" + f" and {more} more" * (more > 0)] if names else []
+
+
 def _refuse(wrong: Sequence[Violation]) -> None:
     if wrong:
         raise ArterialError(Reason.INVALID_REQUEST, "the resources are not valid", violations=wrong)
@@ -149,12 +182,6 @@ def _turns(canary: str, planned: Planned, existing: planning.Existing) -> Sequen
     if any(change.action == pb.Change.ACTION_DELETE for change in planned.changes):
         _refuse([Violation("canary", "a removal cannot go cell by cell: apply it without a canary")])
     return rollouts.order(canary, declared)
-
-
-def _refuse_unapproved(changes: Sequence[pb.Change], approvals: Sequence[str]) -> None:
-    doors = planning.unapproved(changes, approvals)
-    if doors:
-        raise ArterialError(Reason.REFUSED, f"one-way doors need approval: {', '.join(doors)}", metadata={"approvals": ",".join(doors)})
 
 
 def _refuse_used(gone: Sequence[Key] | set[Key], existing: planning.Existing) -> None:
