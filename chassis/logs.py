@@ -4,8 +4,14 @@ import logging
 import sys
 from typing import Any
 
-import structlog
 from opentelemetry import trace
+
+# structlog draws tracebacks with rich where that is installed: 6 MB in each of many processes, all of which write JSON.
+_rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+import structlog  # noqa: E402
+
+if _rich is None:
+    del sys.modules["rich"]
 
 
 def _trace_ids(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

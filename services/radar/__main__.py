@@ -5,7 +5,7 @@ from services.radar.config import RadarConfig
 
 ROLES = {
     "serve": "services.radar.serving:serve",
-    "combine": "services.radar.stream:combine",
+    "combine": "services.radar.combine:combine",
     "stream": "services.radar.stream:stream",
     "work": "services.radar.work:work",
 }

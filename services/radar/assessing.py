@@ -12,10 +12,9 @@ from chassis.clock import Clock
 from chassis.streaming.partials import policy_hash
 from services.radar.decisions import Scored, decision_of, judge
 from services.radar.features import AUTHORISED, Payment
+from services.radar.partials import PARTIALS
 from services.radar.store import DecisionStore, Made
 from services.radar.velocities import Head, Velocities
-
-PARTIALS = "radar_partials_v1"
 
 
 class Scorer(Protocol):

@@ -12,6 +12,8 @@ from chassis.streaming.combiner import SourceState
 from chassis.streaming.partials import PartialForm, PartialWriter, framed
 from services.radar.features import FEATURES
 
+PARTIALS = "radar_partials_v1"
+
 # Column of the event to column of the partial.
 COLUMNS = {
     "event_id": "event_ids",

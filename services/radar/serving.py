@@ -8,10 +8,11 @@ from chassis.desired import follow_desired
 from chassis.process import Context
 from chassis.rpc.server import serve as serve_rpc
 from services.radar.assessing import Assessor
+from services.radar.combine import SOURCES
 from services.radar.config import RadarConfig
 from services.radar.handler import RadarHandler
+from services.radar.parts import scoring, stores
 from services.radar.policy import risk_policy
-from services.radar.stream import SOURCES, scoring, stores
 from services.radar.velocities import RecentHeads
 
 

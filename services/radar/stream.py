@@ -1,67 +1,36 @@
-"""Roles `combine` and `stream`: payment events to partials, partials to velocities and decisions."""
+"""Role `stream`: partials to velocities and decisions."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.radar.v1alpha1.radar_partial_pb2 import RadarPartial
-from chassis import kafka, kv, sql
-from chassis.desired import DesiredFeed, acting, follow_desired
+from chassis import kafka
+from chassis.desired import follow_desired
 from chassis.errors import ArterialError
-from chassis.learning.serving import serving
 from chassis.lineage import emitting
 from chassis.logs import logger
 from chassis.partitioning import partition_of
 from chassis.process import Context
 from chassis.streaming.agent import AgentProcess
-from chassis.streaming.combiner import Combiner, CombinerSetup
 from chassis.streaming.merger import LogMerger, MergerSetup, dead_topic
 from chassis.streaming.partials import framed
-from chassis.streaming.roles import in_effect
 from chassis.topics import Topic
-from services.radar.assessing import PARTIALS, Assessor, standing_of
+from services.radar.assessing import Assessor, standing_of
 from services.radar.config import RadarConfig
-from services.radar.features import FEATURES
-from services.radar.lineage import combine_job, stream_job
-from services.radar.partials import RiskPartials
-from services.radar.policy import POLICY, risk_policy
-from services.radar.scoring import MODEL, POSSIBLE, ModelScorer, build
+from services.radar.lineage import stream_job
+from services.radar.partials import PARTIALS
+from services.radar.parts import scoring, stores
 from services.radar.state import Emission, RiskState
 from services.radar.store import KEEP_DAYS, DecisionStore, Made
 from services.radar.velocities import Head, Velocities
 
-# The combiner's one fixed list: it changes only while all combiners are stopped.
-SOURCES = ("payment_events_v1",)
 DECISIONS = "radar_decisions_v1"
-MIGRATIONS = Path(__file__).parent / "migrations"
 # Old decisions are looked for this often.
 FORGET_SECONDS = 3600.0
 _log = logger(__name__)
-
-
-@asynccontextmanager
-async def stores(config: RadarConfig) -> AsyncIterator[tuple[Velocities, DecisionStore]]:
-    """The online store and the decision store, migrated; closed at the end."""
-    redis, engine = kv.connect(config.kv), sql.engine(config.sql)
-    try:
-        await sql.migrate(engine, MIGRATIONS)
-        yield Velocities(redis, FEATURES), DecisionStore(engine)
-    finally:
-        await engine.dispose()
-        await redis.aclose()
-
-
-@asynccontextmanager
-async def scoring(config: RadarConfig, feed: DesiredFeed) -> AsyncIterator[ModelScorer]:
-    """The served model, followed while the context lasts."""
-    async with serving(MODEL, config.models, build, config=config, feed=feed, possible=POSSIBLE) as served:
-        yield ModelScorer(served)
 
 
 class RiskPublisher:
@@ -96,19 +65,6 @@ class RiskPublisher:
             by_partition[partition_of(key, self._decisions.partitions)].append((key, framed(each.decision)))
         for partition, records in by_partition.items():
             await kafka.send_all(self._producer, TopicPartition(self._decisions.name, partition), records)
-
-
-async def combine(config: RadarConfig, context: Context) -> None:
-    """Role `combine`."""
-    async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
-        lineage.emit(combine_job())
-        topics = feed.current.topics
-        await kafka.ensure_topics(config.kafka, [topics[name] for name in (*SOURCES, PARTIALS)])
-        setup = CombinerSetup("radar", [topics[name] for name in SOURCES], topics[PARTIALS], feed.schemas)
-        features = RiskPartials(lambda: risk_policy(feed.current), config.cell.region)
-        combiner = Combiner(setup, config.kafka, context, features)
-        async with acting(feed, in_effect(feed, combiner, ("RiskPolicy", POLICY), (specs_pb2.PIPELINE_ROLE_RISK, SOURCES[0]))):
-            await combiner.run()
 
 
 async def stream(config: RadarConfig, context: Context) -> None:

@@ -19,8 +19,8 @@ from chassis.errors import ArterialError, Reason
 from services.radar.assessing import Assessor, standing_of
 from services.radar.decisions import Scored, judge
 from services.radar.features import FEATURES
+from services.radar.parts import MIGRATIONS
 from services.radar.store import DecisionStore
-from services.radar.stream import MIGRATIONS
 from services.radar.velocities import Head, Velocities
 from tests.radar.conftest import payment
 

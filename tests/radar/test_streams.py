@@ -24,10 +24,10 @@ from chassis.testing import eventually, running
 from chassis.topics import Topic
 from chassis.wire import frame, split
 from deploy.local.child import Child, free_port, port_open
+from services.radar.combine import combine
 from services.radar.config import RadarConfig
 from services.radar.serving import serve
 from services.radar.store import DecisionStore
-from services.radar.stream import combine
 
 PAYMENTS = Topic("payment_events_v1", "arterial.api.events.v1.PaymentEvent", "account_id")
 DECISIONS = Topic("radar_decisions_v1", "arterial.api.radar.v1alpha1.RiskDecision", "account_id")
