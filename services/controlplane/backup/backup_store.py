@@ -1,12 +1,14 @@
 """Reads all state of the control plane from PostgreSQL at one moment, and writes it back whole or not at all."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import sql
@@ -25,6 +27,8 @@ _OF_A_START = {
     "schema_versions": "subject LIKE 'arterial/api/%' OR schema_id < 1000",
 }
 # A restore waits so long for those who use the tables, and then gives up.
+# Deadlocks that a restore may lose, and PostgreSQL's code for one.
+LOCK_ATTEMPTS, DEADLOCK = 10, "40P01"
 LOCK_SECONDS = 10
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -114,12 +118,25 @@ async def _expect_empty(connection: AsyncConnection) -> str:
     await connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({sql.MIGRATION_LOCK})"))
     tables = await catalogue.tables(connection)
     names = ", ".join(quoted(table.name) for table in tables)
-    await connection.execute(sa.text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
+    await _lock(connection, names)
     filled = await catalogue.with_rows(connection, tables, _OF_A_START)
     if filled:
         told = f"this control plane is not empty (there are {', '.join(filled)})"
         raise ArterialError(Reason.REFUSED, f"{told}: start one on an empty database, away from all that reports to it, to restore into it")
     return names
+
+
+async def _lock(connection: AsyncConnection, names: str) -> None:
+    """Locks tables. Loops of the start read several in an order of their own: who loses a deadlock to them lets go, and tries again."""
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            async with connection.begin_nested():
+                await connection.execute(sa.text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
+            return
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") != DEADLOCK or attempt == LOCK_ATTEMPTS:
+                raise
+            await asyncio.sleep(random.uniform(0.05, 0.2))
 
 
 async def _load(connection: AsyncConnection, file: BinaryIO) -> Mapping[str, int]:
