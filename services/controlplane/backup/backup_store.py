@@ -27,9 +27,9 @@ _OF_A_START = {
     "schema_versions": "subject LIKE 'arterial/api/%' OR schema_id < 1000",
 }
 # A restore waits so long for those who use the tables, and then gives up.
-# Deadlocks that a restore may lose, and PostgreSQL's code for one.
-LOCK_ATTEMPTS, DEADLOCK = 10, "40P01"
 LOCK_SECONDS = 10
+# Deadlocks that it may lose meanwhile, and PostgreSQL's code for one.
+LOCK_ATTEMPTS, DEADLOCK = 10, "40P01"
 Write = Callable[[bytes], Awaitable[None]]
 
 
