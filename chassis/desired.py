@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,11 +23,12 @@ from chassis.errors import ArterialError
 from chassis.lastgood import LastGood, write_atomically
 from chassis.logs import logger
 from chassis.process import Context
-from chassis.reporting import Key, Reporter, Reports, Standing, instance_of
+from chassis.reporting import Reporter, Reports, Standing, instance_of
+from chassis.resources import Key
 from chassis.rpc.client import channel
 from chassis.topics import Topic, topic_from_spec
 from chassis.understanding import Received, Refused, ordered
-from chassis.wire import Schemas
+from chassis.wire import HEADER_BYTES, MAGIC, Schemas
 
 # Reconnects wait between these, with jitter, so that a returning control plane is not stormed.
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 10.0
@@ -195,6 +196,12 @@ class DesiredFeed:
         write_atomically(self._folder / "schemas" / f"{schema_id}.pb", encoded)
         return self.schemas.get(schema_id) is not None
 
+    async def find_schemas(self, values: Iterable[bytes | None]) -> None:
+        """Looks for the schemas that framed values were written with."""
+        for head in {value[:HEADER_BYTES] for value in values if value}:
+            if len(head) == HEADER_BYTES and head[0] == MAGIC:
+                await self.find_schema(int.from_bytes(head[1:], "big"))
+
     def _declare_schemas(self, desired: Desired) -> None:
         """Schemas travel with the resources that declare them, so that a topic and its schema are known at the same moment."""
         for name, resource in desired.schemas.items():
@@ -220,8 +227,9 @@ class DesiredFeed:
 
             known = languages.AvroSchema if kind == specs_pb2.SCHEMA_TYPE_AVRO else languages.JsonSchema
             schema = known(schema_id, text)
-            _ = schema.arrow
-            self.schemas.give(schema)
+            if self.schemas.get(schema_id) != schema:
+                _ = schema.arrow  # before it is given: what columns cannot hold is an error now
+                self.schemas.give(schema)
 
     async def watch(self, context: Context) -> None:
         """Follows the control plane until the process stops; connection lost, it goes on with what it has."""

@@ -7,6 +7,7 @@ parseDateTimeBestEffort (ISO 8601). An event for which a condition is neither tr
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -67,8 +68,9 @@ class Expression:
         return found.fill_null(False)
 
 
+@lru_cache(maxsize=1000)
 def parse(text: str) -> Expression:
-    """An expression.
+    """An expression; of one text it is parsed once.
 
     Raises:
         ExpressionError: it is none, or has what expressions may not consist of.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -17,7 +17,7 @@ MAX_BATCH_BYTES = 900_000
 ANNOUNCE_SECONDS = 30.0
 Headers = Sequence[tuple[str, bytes]]
 
-__all__ = ["KafkaError", "consumer", "end_offsets", "ensure_topics", "partitions", "producer", "send_all"]
+__all__ = ["Assignment", "KafkaError", "consumer", "end_offsets", "ensure_topics", "partitions", "producer", "send_all"]
 
 
 async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic]) -> None:
@@ -117,3 +117,26 @@ async def end_offsets(config: KafkaConfig, topics: Iterable[Topic]) -> Mapping[T
         return dict(await client.end_offsets(wanted)) if wanted else {}
     finally:
         await client.stop()
+
+
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes what was assigned; the loop acts on it. The client only logs what its callbacks raise, so nothing is done here."""
+
+    def __init__(self) -> None:
+        self.fresh: set[TopicPartition] = set()
+        self._revoked: set[TopicPartition] = set()
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Their buffers must be dropped."""
+        self._revoked |= set(revoked)
+        self.fresh -= set(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Their progress must be read before anything of theirs is used."""
+        self.fresh |= set(assigned)
+
+    def take(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
+        """What is gone and what is new since the last call; in both is what a rebalance took and gave back, as whenever topics change."""
+        revoked, self._revoked = self._revoked, set()
+        fresh, self.fresh = self.fresh, set()
+        return revoked, fresh

@@ -2,6 +2,7 @@
 
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,8 +38,22 @@ class UnsupportedSchema(ValueError):
     """The schema has what columns cannot hold."""
 
 
+class _Structured(ABC):
+    """A schema whose records are structs before they are flattened."""
+
+    @property
+    @abstractmethod
+    def _struct(self) -> pa.Schema:
+        """The columns before. Raises UnsupportedSchema."""
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        """The columns of `decode`."""
+        return flatten(pa.RecordBatch.from_pylist([], schema=self._struct)).schema
+
+
 @dataclass(frozen=True)
-class AvroSchema:
+class AvroSchema(_Structured):
     """Records of Avro, one by one: its binary form has no columns. Unions other than with null are not supported."""
 
     schema_id: int
@@ -59,11 +74,6 @@ class AvroSchema:
         if not pa.types.is_struct(found):
             raise UnsupportedSchema(f"{self.name} is no record")
         return pa.schema(list(found))
-
-    @cached_property
-    def arrow(self) -> pa.Schema:
-        """The columns of `decode`."""
-        return flatten(pa.RecordBatch.from_pylist([], schema=self._struct)).schema
 
     def decode(self, payloads: Sequence[bytes]) -> pa.RecordBatch:
         """Payloads as columns, nested records flattened.
@@ -86,7 +96,7 @@ class AvroSchema:
 
 
 @dataclass(frozen=True)
-class JsonSchema:
+class JsonSchema(_Structured):
     """Objects of JSON, a batch at a time. What the schema does not name is left out; times stay texts."""
 
     schema_id: int
@@ -107,11 +117,6 @@ class JsonSchema:
         if not pa.types.is_struct(found) or not found.num_fields:
             raise UnsupportedSchema(f"{self.name} has no properties")
         return pa.schema(list(found))
-
-    @cached_property
-    def arrow(self) -> pa.Schema:
-        """The columns of `decode`."""
-        return flatten(pa.RecordBatch.from_pylist([], schema=self._struct)).schema
 
     def decode(self, payloads: Sequence[bytes]) -> pa.RecordBatch:
         """Payloads as columns, nested objects flattened.

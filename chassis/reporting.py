@@ -17,9 +17,9 @@ from arterial.channel import Channel
 from chassis.errors import ArterialError
 from chassis.lastgood import write_atomically
 from chassis.logs import logger
+from chassis.resources import Key
 from chassis.rpc.client import channel
 
-Key = tuple[str, str]
 # Reports wait for others this long at most, so that a change of many resources is one call, and all processes do not call at once.
 GATHER_SECONDS = 1.0
 # Everything is told again now and then: the control plane forgets a process that it does not hear of for three times this.

@@ -8,6 +8,8 @@ from google.protobuf import json_format
 
 from arterial.api.controlplane.v1 import resource_pb2
 
+# Kind and name.
+Key = tuple[str, str]
 # Kind of a resource to the field that holds its specification, from the contract itself: PricingPolicy -> pricing_policy.
 FIELD_OF_KIND: Mapping[str, str] = {
     "".join(word.title() for word in field.name.split("_")): field.name
@@ -42,3 +44,8 @@ def to_document(resource: resource_pb2.Resource) -> dict[str, Any]:
     if "status" in document:
         ordered["status"] = document["status"]
     return ordered
+
+
+def key_of(resource: resource_pb2.Resource) -> Key:
+    """Kind and name."""
+    return resource.kind, resource.metadata.name

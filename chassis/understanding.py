@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis import resources
-from chassis.reporting import Key, Standing
+from chassis.reporting import Standing
+from chassis.resources import Key, key_of
 from chassis.rpc.validation import violations_of
 
 
@@ -99,11 +100,6 @@ class Received:
             for key in (self.in_force.keys() | self.refused.keys()) - self._seen:
                 self._remove(key)
             self._seen = None
-
-
-def key_of(resource: resource_pb2.Resource) -> Key:
-    """Kind and name."""
-    return resource.kind, resource.metadata.name
 
 
 def same(one: resource_pb2.Resource, other: resource_pb2.Resource) -> bool:

@@ -164,7 +164,9 @@ class Schemas:
         return self._known[key]
 
     def add(self, schema_id: int, file_descriptor_set: bytes, message: str) -> None:
-        """Makes a registered schema known."""
+        """Makes a registered schema known; what is known as the same keeps its decoder."""
+        if self._registered.get(schema_id) == (file_descriptor_set, message):
+            return
         self._registered[schema_id] = (file_descriptor_set, message)
         self._known = {key: value for key, value in self._known.items() if key[0] != schema_id}
 

@@ -7,11 +7,11 @@ gives the same values, whoever reads it.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import NoOffsetForPartitionError
 from redis.exceptions import RedisError
 
@@ -30,7 +30,6 @@ from chassis.process import Context
 from chassis.reporting import Standing
 from chassis.streaming.deduplication import Deduplication
 from chassis.topics import Topic
-from chassis.wire import HEADER_BYTES
 
 POLL_MS = 100
 TICK_SECONDS = 1.0
@@ -52,19 +51,6 @@ async def features(config: StreamingConfig, context: Context, service: str) -> N
             await worker.run()
     finally:
         await redis.aclose()
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self) -> None:
-        self.fresh: set[TopicPartition] = set()
-        self.revoked: set[TopicPartition] = set()
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        self.revoked |= set(revoked)
-        self.fresh -= set(revoked)
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self.fresh |= set(assigned)
 
 
 class _Partition:
@@ -119,7 +105,7 @@ class FeatureWorker:
         self._store = setup.store
         self._lineage = lineage
         self._service = setup.service
-        self._listener = _Listener()
+        self._assignment = kafka.Assignment()
         self._declared: dict[str, tuple[Topic, tuple[Feature, ...]]] = {}
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._consumer: AIOKafkaConsumer = kafka.consumer(setup.kafka, group_id=f"{setup.service}-features")
@@ -157,14 +143,14 @@ class FeatureWorker:
             await kafka.ensure_topics(self._kafka, [topic for topic, _ in wanted.values()])
         if wanted.keys() != self._declared.keys():
             if wanted:
-                self._consumer.subscribe(list(wanted), listener=self._listener)
+                self._consumer.subscribe(list(wanted), listener=self._assignment)
             else:
                 self._consumer.unsubscribe()
                 self._partitions.clear()
         self._declared = wanted
         for partition in {partition for partition in self._consumer.assignment() if partition.topic in changed}:
             self._partitions.pop(partition, None)
-            self._listener.fresh.add(partition)
+            self._assignment.fresh.add(partition)
         for name in sorted(changed):
             topic, declared = wanted[name]
             for feature in declared:
@@ -173,8 +159,7 @@ class FeatureWorker:
 
     async def _take_over(self) -> None:
         """Begins fresh partitions where their windows do; what a rebalance took and gave back goes on where it was."""
-        revoked, self._listener.revoked = self._listener.revoked, set()
-        fresh, self._listener.fresh = self._listener.fresh, set()
+        revoked, fresh = self._assignment.take()
         fresh = {partition for partition in fresh if partition.topic in self._declared and partition in self._consumer.assignment()}
         kept = {partition for partition in revoked & fresh if partition in self._partitions}
         for partition in revoked - kept:
@@ -207,13 +192,11 @@ class FeatureWorker:
             return
         for partition, records in fetched.items():
             state = self._partitions.get(partition)
-            if state is not None and partition not in self._listener.fresh and records and records[0].offset >= state.offset:
+            if state is not None and partition not in self._assignment.fresh and records and records[0].offset >= state.offset:
                 await self._add(partition, state, records)
 
     async def _add(self, partition: TopicPartition, state: _Partition, records: Sequence[ConsumerRecord]) -> None:
-        for head in {record.value[:HEADER_BYTES] for record in records if record.value}:
-            if len(head) == HEADER_BYTES and head[0] == 0:
-                await self._feed.find_schema(int.from_bytes(head[1:], "big"))
+        await self._feed.find_schemas(record.value for record in records)
         judged = await asyncio.to_thread(_judged, state.topic, self._feed, records)
         if judged.waiting:  # the schema may come yet: what stands before it is taken, and the rest asked for again
             records = records[: min(judged.waiting)]

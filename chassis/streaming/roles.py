@@ -11,7 +11,8 @@ from chassis.config import StreamingConfig
 from chassis.desired import Desired, DesiredFeed, acting, follow_desired
 from chassis.lineage.emitter import emitting
 from chassis.process import Context
-from chassis.reporting import Key, Standing
+from chassis.reporting import Standing
+from chassis.resources import Key
 from chassis.streaming.cells import CellEmission, CellOutput
 from chassis.streaming.combiner import Combiner, CombinerSetup
 from chassis.streaming.lineage import combiner_job, merger_job

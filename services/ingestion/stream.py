@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import NoOffsetForPartitionError
 
 from arterial.api.controlplane.v1 import specs_pb2
@@ -19,7 +19,6 @@ from chassis.logs import logger
 from chassis.process import Context
 from chassis.telemetry import TRACEPARENT, links_from
 from chassis.topics import Topic
-from chassis.wire import HEADER_BYTES
 from services.ingestion.config import IngestionConfig
 from services.ingestion.continuity import Continuity
 from services.ingestion.raw import RawTable
@@ -42,23 +41,6 @@ async def stream(config: IngestionConfig, context: Context) -> None:
         await RawStream(config, context, feed, lineage).run()
 
 
-class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what was assigned; the loop acts on it. The client only logs what its callbacks raise, so nothing is done here."""
-
-    def __init__(self) -> None:
-        self.fresh: set[TopicPartition] = set()
-        self.revoked: set[TopicPartition] = set()
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Their buffers must be dropped."""
-        self.revoked |= set(revoked)
-        self.fresh -= set(revoked)
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Their progress must be read from the tables before anything of theirs is used."""
-        self.fresh |= set(assigned)
-
-
 class RawStream:
     """One worker: fetches, buffers, commits a topic when its interval is over or its buffer is full."""
 
@@ -67,7 +49,7 @@ class RawStream:
         self._lineage = lineage
         self._context = context
         self._feed = feed
-        self._assignment = Assignment()
+        self._assignment = kafka.Assignment()
         self._tables: dict[str, RawTable] = {}
         self._buffers: dict[str, dict[TopicPartition, list[ConsumerRecord]]] = defaultdict(dict)
         self._since: dict[str, float] = {}
@@ -137,8 +119,7 @@ class RawStream:
         What a rebalance took and gave back, as it does whenever the topics change, goes on where it was: had somebody else written
         meanwhile, the next commit would find out.
         """
-        revoked, self._assignment.revoked = self._assignment.revoked, set()
-        fresh, self._assignment.fresh = self._assignment.fresh, set()
+        revoked, fresh = self._assignment.take()
         kept = {partition for partition in revoked & fresh if partition in self._taken}
         for partition in revoked - kept:
             self._forget(partition)
@@ -205,7 +186,7 @@ class RawStream:
     async def _commit(self, name: str) -> None:
         table, buffer = self._tables[name], self._buffers.pop(name)
         self._since.pop(name, None)
-        await self._learn_schemas(buffer)
+        await self._feed.find_schemas(record.value for records in buffer.values() for record in records)
         links = links_from(_traceparents(buffer)) if self._context.telemetry.enabled else []
         with self._context.telemetry.tracer.start_as_current_span("lake commit", links=links) as span:
             span.set_attribute("arterial.table", table.table.name)
@@ -234,12 +215,6 @@ class RawStream:
             steps = {partition.partition: Step(self._progress.get(partition), end) for partition, end in ends.items()}
             table.append(rows, table.topic.name, table.topic.incarnation, steps)
         return ends
-
-    async def _learn_schemas(self, buffer: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
-        heads = {record.value[:HEADER_BYTES] for records in buffer.values() for record in records if record.value}
-        for head in heads:
-            if len(head) == HEADER_BYTES and head[0] == 0:
-                await self._feed.find_schema(int.from_bytes(head[1:], "big"))
 
 
 def _records(topic: Topic, buffer: Mapping[TopicPartition, list[ConsumerRecord]]) -> Records:

@@ -10,9 +10,9 @@ from cronsim import CronSim, CronSimError
 
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis.errors import Violation
+from chassis.resources import Key
 from services.controlplane.jobs import gate
 from services.controlplane.jobs.runs import TRAINING_SUFFIX
-from services.controlplane.resources.references import Key
 
 # Ticks decided in one step: a backfill of years is made in many, each a short transaction.
 MAX_TICKS = 100

@@ -8,13 +8,14 @@ from textwrap import shorten
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason, Violation
+from chassis.resources import Key, key_of
 from services.controlplane.jobs import schedules
 from services.controlplane.models.model_store import ModelStore
 from services.controlplane.resources import checking, dashboards, planning
 from services.controlplane.resources.declared_schemas import KIND as SCHEMA
 from services.controlplane.resources.declared_schemas import DeclaredSchemas, statuses_into
 from services.controlplane.resources.dependents import Dependents, told
-from services.controlplane.resources.references import Key, dataset_names, key_of, references_of
+from services.controlplane.resources.references import dataset_names, references_of
 from services.controlplane.resources.store import Edit, ResourceStore, Why
 from services.controlplane.resources.tiers import promise
 from services.controlplane.rollouts import rollouts

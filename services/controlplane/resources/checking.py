@@ -7,16 +7,16 @@ from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis.adoption import columns_of
 from chassis.errors import Violation
 from chassis.expressions import ExpressionError, parse, parse_condition
+from chassis.features.windows import DEFAULT_BUCKET_SECONDS
 from chassis.lineage.definition import logical_names
-from chassis.resources import FIELD_OF_KIND
+from chassis.resources import FIELD_OF_KIND, key_of
 from chassis.topics import topic_from_spec
 from chassis.wire import BUILTIN_IDS, Schemas
 from services.controlplane.resources.planning import Existing
-from services.controlplane.resources.references import key_of, references_of
+from services.controlplane.resources.references import references_of
 from services.controlplane.resources.tiers import lacking
 
 Told = Iterable[tuple[str, str]]
-DEFAULT_BUCKET_SECONDS = 10
 
 
 def violations(resources: Sequence[resource_pb2.Resource], existing: Existing) -> list[Violation]:

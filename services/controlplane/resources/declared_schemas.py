@@ -6,12 +6,12 @@ from graphlib import CycleError, TopologicalSorter
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis.errors import ArterialError, Reason, Violation
+from chassis.resources import key_of
 from services.controlplane.registry.catalogue import Catalogue
 from services.controlplane.registry.configuration import Configuration
 from services.controlplane.registry.definition import Compatibility, Definition, Reference, SchemaType, SchemaViolation
 from services.controlplane.registry.registry import SUFFIX, SchemaRegistry
 from services.controlplane.resources.planning import Existing
-from services.controlplane.resources.references import key_of
 
 KIND, PATH = "Schema", "spec.definition"
 Status = resource_pb2.SchemaStatus

@@ -6,8 +6,8 @@ from typing import Any
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
-from chassis.resources import FIELD_OF_KIND, to_document
-from services.controlplane.resources.references import Key, key_of, references_of
+from chassis.resources import FIELD_OF_KIND, Key, key_of, to_document
+from services.controlplane.resources.references import references_of
 from services.controlplane.resources.tiers import promise
 
 Existing = Mapping[Key, resource_pb2.Resource]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis.lineage.definition import logical_names
+from chassis.resources import Key, key_of
 from services.controlplane.jobs.runs import TRAINING_SUFFIX
 
-Key = tuple[str, str]
 Resource = resource_pb2.Resource
 
 
@@ -18,11 +18,6 @@ class Reference:
     source: Key
     target: Key
     path: str
-
-
-def key_of(resource: Resource) -> Key:
-    """Kind and name."""
-    return resource.kind, resource.metadata.name
 
 
 def _names(kind: str, path: str, names: Iterable[str]) -> list[tuple[Key, str]]:

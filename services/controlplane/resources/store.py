@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason
-from services.controlplane.resources.references import Key, key_of
+from chassis.resources import Key, key_of
 from services.controlplane.rollouts import rollout_rows
 
 # Writers queue up: only then does the order of versions agree with the order of commits, which watchers rely on.

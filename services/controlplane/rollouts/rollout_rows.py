@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from arterial.api.controlplane.v1 import resource_pb2
-from services.controlplane.resources.references import Key, key_of
+from chassis.resources import Key, key_of
 from services.controlplane.rollouts.rollouts import Rollout, RolloutState
 from services.controlplane.watch.frames import Held
 

@@ -15,7 +15,7 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.logs import logger
 from chassis.process import Context
-from services.controlplane.resources.references import Key
+from chassis.resources import Key
 from services.controlplane.resources.store import RESOURCES
 from services.controlplane.rollouts import rollout_rows, rollouts
 from services.controlplane.tables import DATABASE_TIME
