@@ -5,24 +5,16 @@ Resources are those of 2,000 event types: topic, tables with columns and SLA, qu
 """
 
 import asyncio
-import signal
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as grpc_stubs
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.channel import connect
+from bench.engines import sql_service
 from bench.result import report
-from deploy.local import postgres
-from deploy.local.child import LOOPBACK, Child, free_port
-from deploy.local.supervisor import serving
 
 TYPES, APPLIED, SINGLE, CHANGED = 2000, 1000, 100, 100
 MESSAGE = "arterial.api.events.v1.TripEvent"
@@ -59,17 +51,6 @@ def event_type(number: int) -> list[resource_pb2.Resource]:
     return [resource("Topic", topic, topic=specs_pb2.TopicSpec(message=MESSAGE, key_field="city_id")), *tables, *rules]
 
 
-async def served(folder: Path, url: str) -> tuple[Child, str]:
-    """A control plane in a process of its own."""
-    port = free_port()
-    config = folder / "controlplane.yaml"
-    config.write_text(yaml.safe_dump({"state_dir": str(folder / "state"), "sql": {"url": url}, "rpc": {"port": port}}))
-    command = [sys.executable, "-m", "services.controlplane", "serve", "--config", str(config)]
-    child = Child.start("controlplane", command, folder / "controlplane.log")
-    await child.healthy(lambda: serving(f"{LOOPBACK}:{port}"))
-    return child, f"{LOOPBACK}:{port}"
-
-
 async def apply(stub: Any, resources: Sequence[resource_pb2.Resource]) -> float:
     """Seconds that it takes."""
     began = time.monotonic()
@@ -93,22 +74,14 @@ async def main() -> None:
     """Applies, fills up, plans."""
     resources = [each for number in range(TYPES) for each in event_type(number)]
     single = [each for number in range(TYPES, TYPES + SINGLE // 5) for each in event_type(number)]
-    with tempfile.TemporaryDirectory(prefix="arterial-bench-") as name:
-        folder, port = Path(name), free_port()
-        engine = await postgres.start(folder / "postgres", port)
-        try:
-            server, address = await served(folder, await postgres.create_database(port, "controlplane"))
-            async with connect(address) as channel:
-                stub = grpc_stubs.ControlPlaneServiceStub(channel)
-                applied = await apply(stub, resources[:APPLIED])
-                again = await apply(stub, resources[:APPLIED])
-                one_by_one = sum([await apply(stub, [each]) for each in single]) * APPLIED / SINGLE
-                for first in range(APPLIED, len(resources), APPLIED):
-                    await apply(stub, resources[first : first + APPLIED])
-                planned = await plan(stub, resources)
-            await server.stop()
-        finally:
-            await engine.stop(signal.SIGINT)
+    async with sql_service("controlplane") as service, connect(service.address) as channel:
+        stub = grpc_stubs.ControlPlaneServiceStub(channel)
+        applied = await apply(stub, resources[:APPLIED])
+        again = await apply(stub, resources[:APPLIED])
+        one_by_one = sum([await apply(stub, [each]) for each in single]) * APPLIED / SINGLE
+        for first in range(APPLIED, len(resources), APPLIED):
+            await apply(stub, resources[first : first + APPLIED])
+        planned = await plan(stub, resources)
     report(
         "apply",
         applied,

@@ -2,28 +2,22 @@
 
 import asyncio
 import json
-import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-import yaml
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2 as pb
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2_grpc
+from bench.engines import sql_service
 from bench.result import report
 from chassis import sql
 from chassis.config import SqlConfig
 from chassis.rpc.client import channel
-from deploy.local import postgres
-from deploy.local.child import LOOPBACK, Child, free_port
-from deploy.local.supervisor import serving
 
 LAYERS, PER_LAYER, COLUMNS = 10, 1000, 20
 # Of jobs whose rows depend on a column: these make a column hit whole datasets.
@@ -85,41 +79,22 @@ def event(job: str, sources: list[str], target: str, random: np.random.Generator
 
 async def main() -> None:
     """Fills the service, asks it, and asks the database the same."""
-    with tempfile.TemporaryDirectory(prefix="arterial-bench-") as folder_name:
-        folder = Path(folder_name)
-        port = free_port()
-        database = await postgres.start(folder / "postgres", port)
+    async with sql_service("lineage") as service:
+        engine = sql.engine(SqlConfig(url=service.url))
         try:
-            url = await postgres.create_database(port, "lineage")
-            await measure(folder, url)
+            async with channel(service.address) as connection:
+                stub = lineage_service_pb2_grpc.LineageServiceStub(connection)
+                began = time.perf_counter()
+                batch: list[str] = []
+                for text in events(np.random.default_rng(7)):
+                    batch.append(text)
+                    if len(batch) == BATCH:
+                        await stub.PutEvents(pb.PutEventsRequest(events=batch), timeout=60)
+                        batch = []
+                seconds = time.perf_counter() - began
+                found, baseline, sizes = await asked(stub, engine)
         finally:
-            await database.stop()
-
-
-async def measure(folder: Path, url: str) -> None:
-    """Prints the result."""
-    port = free_port()
-    config = folder / "lineage.yaml"
-    config.write_text(yaml.safe_dump({"state_dir": str(folder / "state"), "sql": {"url": url}, "rpc": {"port": port}}))
-    command = [sys.executable, "-m", "services.lineage", "serve", "--config", str(config)]
-    server = Child.start("lineage-serve", command, folder / "serve.log")
-    engine = sql.engine(SqlConfig(url=url))
-    try:
-        await server.healthy(lambda: serving(f"{LOOPBACK}:{port}"))
-        async with channel(f"{LOOPBACK}:{port}") as connection:
-            stub = lineage_service_pb2_grpc.LineageServiceStub(connection)
-            began = time.perf_counter()
-            batch: list[str] = []
-            for text in events(np.random.default_rng(7)):
-                batch.append(text)
-                if len(batch) == BATCH:
-                    await stub.PutEvents(pb.PutEventsRequest(events=batch), timeout=60)
-                    batch = []
-            seconds = time.perf_counter() - began
-            found, baseline, sizes = await asked(stub, engine)
-    finally:
-        await engine.dispose()
-        await server.stop()
+            await engine.dispose()
     report(
         "lineage_impact",
         float(np.percentile(found, 99)),

@@ -1,27 +1,21 @@
 """ListRuns over the wire, 100,000 runs in history, any filter: p99 in ms, against the last page by OFFSET, in SQL alone."""
 
 import asyncio
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-import yaml
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import job_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2
+from bench.engines import sql_service
 from bench.result import report
 from chassis import sql
 from chassis.config import SqlConfig
 from chassis.rpc.client import channel
-from deploy.local import postgres
-from deploy.local.child import LOOPBACK, Child, free_port
-from deploy.local.supervisor import serving
 
 RUNS, KINDS, SUBJECTS, PAGE, PAGES, ROUNDS = 100_000, 20, 300, 100, 5, 4
 # Kind 0 has half of the runs, kind 1 a quarter, ...; few are open, some failed, one kind of the last has no failed run at all.
@@ -38,35 +32,18 @@ FROM generate_series(1, :runs) AS n
 
 async def main() -> None:
     """Fills the database, asks the service, and asks the database the other way."""
-    with tempfile.TemporaryDirectory(prefix="arterial-bench-") as folder_name:
-        folder = Path(folder_name)
-        port = free_port()
-        database = await postgres.start(folder / "postgres", port)
+    async with sql_service("controlplane") as service:
+        engine = sql.engine(SqlConfig(url=service.url))
         try:
-            await measure(folder, await postgres.create_database(port, "controlplane"))
+            async with engine.begin() as connection:
+                await connection.execute(sa.text(FILL), {"runs": RUNS, "kinds": KINDS, "subjects": SUBJECTS})
+                await connection.execute(sa.text("ANALYZE runs"))
+            async with channel(service.address) as connection:
+                stub = job_service_pb2_grpc.JobServiceStub(connection)
+                found = [await asked(stub, wanted) for _ in range(ROUNDS) for wanted in filters()]
+            baseline = [await by_offset(engine, wanted) for wanted in filters()]
         finally:
-            await database.stop()
-
-
-async def measure(folder: Path, url: str) -> None:
-    """Prints the result."""
-    port = free_port()
-    config = folder / "controlplane.yaml"
-    config.write_text(yaml.safe_dump({"state_dir": str(folder / "state"), "sql": {"url": url}, "rpc": {"port": port}}))
-    command = [sys.executable, "-m", "services.controlplane", "serve", "--config", str(config)]
-    server = Child.start("controlplane-serve", command, folder / "serve.log")
-    engine = sql.engine(SqlConfig(url=url))
-    try:
-        await server.healthy(lambda: serving(f"{LOOPBACK}:{port}"))
-        async with engine.begin() as connection:
-            await connection.execute(sa.text(FILL), {"runs": RUNS, "kinds": KINDS, "subjects": SUBJECTS})
-            await connection.execute(sa.text("ANALYZE runs"))
-        async with channel(f"{LOOPBACK}:{port}") as connection:
-            found = [await asked(job_service_pb2_grpc.JobServiceStub(connection), wanted) for _ in range(ROUNDS) for wanted in filters()]
-        baseline = [await by_offset(engine, wanted) for wanted in filters()]
-    finally:
-        await engine.dispose()
-        await server.stop()
+            await engine.dispose()
     milliseconds = [each for one in found for each in one]
     slowest = max(zip(found, [describe(wanted) for wanted in filters()] * ROUNDS, strict=True), key=lambda pair: max(pair[0]))
     report(

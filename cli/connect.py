@@ -2,10 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
+from arterial.api.types.v1 import page_pb2
 from arterial.channel import Channel, connect
 from cli.stack import state_of
+
+# Items of one page.
+PAGE = 1000
 
 
 def to_service(arguments: argparse.Namespace, name: str) -> Channel:
@@ -26,3 +31,17 @@ def table(rows: Sequence[Sequence[object]]) -> list[str]:
     """Rows as aligned columns; the first is the heading."""
     widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(str(value).ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+async def paged(ask: Callable[[page_pb2.PageRequest], Awaitable[Any]], field: str, limit: int | None = None) -> list[Any]:
+    """All items of a list that comes in pages, or the first `limit`; `field` of the answer has those of a page."""
+    found: list[Any] = []
+    token = ""
+    while limit is None or len(found) < limit:
+        size = PAGE if limit is None else min(PAGE, limit - len(found))
+        reply = await ask(page_pb2.PageRequest(page_size=size, page_token=token))
+        found += getattr(reply, field)
+        token = reply.page.next_page_token
+        if not token:
+            break
+    return found

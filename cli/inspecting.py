@@ -17,10 +17,9 @@ from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason
 from chassis.resourcedocs import Explained, ResourceDocs
 from chassis.resources import to_document
-from cli.connect import show, table, to_service
+from cli.connect import PAGE, paged, show, table, to_service
 from cli.wait import who
 
-PAGE = 1000
 # The generated stubs are typed for the synchronous runtime.
 Stub = Any
 
@@ -81,15 +80,7 @@ def document(resource: resource_pb2.Resource) -> dict[str, Any]:
 
 async def listed(stub: Stub, kind: str, moment: pb.AsOf | None = None) -> list[resource_pb2.Resource]:
     """All resources of a kind (of all kinds for ""), now or then."""
-    found: list[resource_pb2.Resource] = []
-    token = ""
-    while True:
-        page = page_pb2.PageRequest(page_size=PAGE, page_token=token)
-        reply = await stub.ListResources(pb.ListResourcesRequest(kind=kind, page=page, as_of=moment))
-        found += reply.resources
-        token = reply.page.next_page_token
-        if not token:
-            return found
+    return await paged(lambda page: stub.ListResources(pb.ListResourcesRequest(kind=kind, page=page, as_of=moment)), "resources")
 
 
 def _yaml(written: dict[str, Any]) -> str:

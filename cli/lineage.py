@@ -3,15 +3,15 @@
 import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from google.protobuf import json_format
 
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2 as pb
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2_grpc as grpc_stubs
-from arterial.api.types.v1 import page_pb2
 from arterial.channel import Channel
 from chassis.errors import ArterialError, Reason
-from cli.connect import show, table, to_service
+from cli.connect import paged, show, table, to_service
 
 ACTIONS = {
     "upstream": "what a dataset, column or job is made from",
@@ -68,15 +68,8 @@ async def _walk(arguments: argparse.Namespace, channel: Channel) -> None:
 
 
 async def _search(channel: Channel, text: str) -> list[pb.Node]:
-    found: list[pb.Node] = []
-    token = ""
-    while True:
-        page = page_pb2.PageRequest(page_size=1000, page_token=token)
-        reply = await grpc_stubs.LineageServiceStub(channel).Search(pb.SearchRequest(text=text, page=page))
-        found += reply.nodes
-        token = reply.page.next_page_token
-        if not token:
-            return found
+    stub: Any = grpc_stubs.LineageServiceStub(channel)
+    return await paged(lambda page: stub.Search(pb.SearchRequest(text=text, page=page)), "nodes")
 
 
 def tree(root: str, nodes: Iterable[pb.Node], steps: Iterable[tuple[str, str]]) -> list[str]:

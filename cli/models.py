@@ -5,15 +5,12 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
-from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc, resource_pb2
+from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc
 from arterial.api.controlplane.v1alpha1 import model_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import model_service_pb2_grpc
-from arterial.api.types.v1 import page_pb2
 from chassis import resources
-from cli.connect import show, table, to_service
-
-PAGE = 1000
+from cli.connect import paged, show, table, to_service
+from cli.inspecting import listed
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,15 +41,7 @@ async def run(arguments: argparse.Namespace) -> int:
 
 
 async def _list_models(arguments: argparse.Namespace, stub: Any) -> None:
-    found: list[resource_pb2.Resource] = []
-    token = ""
-    while True:
-        page = page_pb2.PageRequest(page_size=PAGE, page_token=token)
-        reply = await stub.ListResources(control.ListResourcesRequest(kind="Model", page=page))
-        found += reply.resources
-        token = reply.page.next_page_token
-        if not token:
-            break
+    found = await listed(stub, "Model")
     rows = [["MODEL", "OWNER", "SERVICE", "LIVE", "SHADOW", "PINNED"]]
     for model in found:
         served = model.status.model
@@ -62,15 +51,9 @@ async def _list_models(arguments: argparse.Namespace, stub: Any) -> None:
 
 
 async def _list_versions(arguments: argparse.Namespace, stub: Any) -> None:
-    found: list[pb.ModelVersion] = []
-    token = ""
-    while len(found) < arguments.limit:
-        page = page_pb2.PageRequest(page_size=min(PAGE, arguments.limit - len(found)), page_token=token)
-        reply = await stub.ListVersions(pb.ListVersionsRequest(model=arguments.name, page=page))
-        found += reply.versions
-        token = reply.page.next_page_token
-        if not token:
-            break
+    found = await paged(
+        lambda page: stub.ListVersions(pb.ListVersionsRequest(model=arguments.name, page=page)), "versions", arguments.limit
+    )
     rows = [["VERSION", "STAGE", "METRICS", "REASONS"]]
     for version in found:
         metrics = " ".join(f"{name}={value:.4g}" for name, value in sorted(version.metrics.items()))

@@ -9,11 +9,10 @@ from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason
-from cli.connect import show, table, to_service
+from cli.connect import PAGE, paged, show, table, to_service
 from cli.resources import actor
 
 STATES = ("PENDING", "RUNNING", "READY", "FAILED", "BLOCKED", "UNKNOWN")
-PAGE = 1000
 USAGE = """partitions [DATASET] [--state STATE]
        arterial partitions show DATASET DATE
        arterial partitions override DATASET DATE --state ready|blocked --reason WHY
@@ -49,16 +48,12 @@ async def run(arguments: argparse.Namespace) -> int:
 
 
 async def _list(arguments: argparse.Namespace, stub: Any, dataset: str = "") -> None:
-    found: list[pb.Partition] = []
     state = pb.PartitionState.Value(f"PARTITION_STATE_{arguments.state or 'UNSPECIFIED'}")
-    token = ""
-    while len(found) < arguments.limit:
-        page = page_pb2.PageRequest(page_size=min(PAGE, arguments.limit - len(found)), page_token=token)
-        reply = await stub.ListPartitions(pb.ListPartitionsRequest(cell=arguments.cell, dataset=dataset, state=state, page=page))
-        found += reply.partitions
-        token = reply.page.next_page_token
-        if not token:
-            break
+    found = await paged(
+        lambda page: stub.ListPartitions(pb.ListPartitionsRequest(cell=arguments.cell, dataset=dataset, state=state, page=page)),
+        "partitions",
+        arguments.limit,
+    )
     rows = [["DATE", "DATASET", "STATE", "VERSION", "REASONS"], *map(_row, found)]
     show(arguments, [json_format.MessageToDict(partition) for partition in found], table(rows))
 

@@ -2,15 +2,13 @@
 
 import argparse
 from datetime import UTC
+from typing import Any
 
 from google.protobuf import json_format
 
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2_grpc
-from arterial.api.types.v1 import page_pb2
-from cli.connect import show, table, to_service
-
-PAGE = 1000
+from cli.connect import paged, show, table, to_service
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,16 +22,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 async def run_status(arguments: argparse.Namespace) -> int:
     """The last rollout of each resource, or of one."""
-    found: list[pb.Rollout] = []
     async with to_service(arguments, "controlplane") as channel:
-        stub, token = rollout_service_pb2_grpc.RolloutServiceStub(channel), ""
-        while True:
-            request = pb.ListRolloutsRequest(page=page_pb2.PageRequest(page_size=PAGE, page_token=token))
-            reply: pb.ListRolloutsResponse = await stub.ListRollouts(request)
-            found += reply.rollouts
-            token = reply.page.next_page_token
-            if not token:
-                break
+        stub: Any = rollout_service_pb2_grpc.RolloutServiceStub(channel)
+        found = await paged(lambda page: stub.ListRollouts(pb.ListRolloutsRequest(page=page)), "rollouts")
     chosen = [each for each in found if arguments.resource in ("", f"{each.kind}/{each.name}")]
     rows = [["RESOURCE", "GENERATION", "STATE", "SHOWN TO", "WAITING", "SINCE", "REASON"]]
     rows += [

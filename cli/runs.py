@@ -8,12 +8,11 @@ from google.protobuf import json_format
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import job_service_pb2_grpc
-from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason
-from cli.connect import show, table, to_service
+from cli.connect import paged, show, table, to_service
 
 STATES = ("PENDING", "SUSPENDED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
-PAGE, BACKFILL_SECONDS = 1000, 60.0
+BACKFILL_SECONDS = 60.0
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,21 +60,11 @@ def _register_start(start: argparse.ArgumentParser) -> None:
 
 async def run_list(arguments: argparse.Namespace) -> int:
     """A table of runs."""
-    found: list[pb.Run] = []
     state = pb.RunState.Value(f"RUN_STATE_{arguments.state or 'UNSPECIFIED'}")
     async with to_service(arguments, "controlplane") as channel:
         stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
-        token = ""
-        while len(found) < arguments.limit:
-            page = page_pb2.PageRequest(page_size=min(PAGE, arguments.limit - len(found)), page_token=token)
-            request = pb.ListRunsRequest(
-                kind=arguments.kind, subject=arguments.subject, state=state, schedule=arguments.schedule, page=page
-            )
-            reply = await stub.ListRuns(request)
-            found += reply.runs
-            token = reply.page.next_page_token
-            if not token:
-                break
+        wanted = {"kind": arguments.kind, "subject": arguments.subject, "state": state, "schedule": arguments.schedule}
+        found = await paged(lambda page: stub.ListRuns(pb.ListRunsRequest(**wanted, page=page)), "runs", arguments.limit)
     rows = [["RUN", "KIND", "SUBJECT", "DATE", "STATE", "ATTEMPT", "WORKER", "REASON"]]
     rows += [
         [
@@ -104,17 +93,9 @@ async def run_show(arguments: argparse.Namespace) -> int:
 
 async def run_log(arguments: argparse.Namespace) -> int:
     """All lines, oldest first."""
-    lines: list[pb.RunLogLine] = []
-    token = ""
     async with to_service(arguments, "controlplane") as channel:
         stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
-        while True:
-            page = page_pb2.PageRequest(page_size=PAGE, page_token=token)
-            reply = await stub.ListRunLog(pb.ListRunLogRequest(run_id=arguments.run_id, page=page))
-            lines += reply.lines
-            token = reply.page.next_page_token
-            if not token:
-                break
+        lines = await paged(lambda page: stub.ListRunLog(pb.ListRunLogRequest(run_id=arguments.run_id, page=page)), "lines")
     told = [f"{line.written_at.ToDatetime():%Y-%m-%d %H:%M:%S}  {line.attempt}  {line.text}" for line in lines]
     show(arguments, [json_format.MessageToDict(line) for line in lines], told)
     return 0

@@ -13,10 +13,9 @@ from arterial.api.controlplane.v1 import schema_registry_service_pb2 as pb
 from arterial.api.controlplane.v1 import schema_registry_service_pb2_grpc, specs_pb2
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2 as lineage
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2_grpc
-from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason
 from cli import schemafiles
-from cli.connect import show, table, to_service
+from cli.connect import paged, show, table, to_service
 
 SUFFIX = "-value"
 # Exit status of `check`: what breaks somebody of tier 1 is told apart, so that a pipeline can stop harder.
@@ -78,17 +77,9 @@ async def run_register(arguments: argparse.Namespace) -> int:
 
 async def run_list(arguments: argparse.Namespace) -> int:
     """A table of subjects."""
-    found: list[pb.Subject] = []
-    token = ""
     async with to_service(arguments, "controlplane") as channel:
-        stub = schema_registry_service_pb2_grpc.SchemaRegistryServiceStub(channel)
-        while True:
-            page = page_pb2.PageRequest(page_size=1000, page_token=token)
-            reply = await stub.ListSubjects(pb.ListSubjectsRequest(prefix=arguments.prefix, page=page))
-            found += reply.subjects
-            token = reply.page.next_page_token
-            if not token:
-                break
+        stub: Any = schema_registry_service_pb2_grpc.SchemaRegistryServiceStub(channel)
+        found = await paged(lambda page: stub.ListSubjects(pb.ListSubjectsRequest(prefix=arguments.prefix, page=page)), "subjects")
     rows: list[list[object]] = [["SUBJECT", "VERSION", "ID", "TYPE"]]
     rows += [[each.subject, each.newest_version, each.schema_id, _type(each.type)] for each in found]
     show(arguments, [json_format.MessageToDict(each) for each in found], table(rows))
