@@ -209,9 +209,11 @@ class DesiredFeed:
             try:
                 self._learn(told.schema_id, resource.schema.type, told.file_descriptor_set, told.message or resource.schema.definition)
                 self.schemas.declare(name, told.schema_id)
-            except Exception:
+                self.say(desired, "Schema", name, Standing(True, "Known", f"version {told.version}, id {told.schema_id}"))
+            except Exception as error:
                 # Parsers raise whatever they like; one schema that cannot be read must not keep the rest of a state out.
                 _log.exception("schema cannot be read", schema=name, schema_id=told.schema_id)
+                self.say(desired, "Schema", name, Standing(False, "Unreadable", f"{type(error).__name__}: {error}"))
 
     def _add_schema(self, encoded: bytes) -> None:
         registered = schema_registry_service_pb2.RegisteredSchema.FromString(encoded)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.controlplane.registry import store
+from services.controlplane.registry import pins, store
 from services.controlplane.registry.configuration import effective
 from services.controlplane.registry.definition import Mode, RegistryCode, failure
 from services.controlplane.registry.names import DEFAULT_CONTEXT, qualified, split
@@ -184,7 +184,8 @@ async def _writable(connection: AsyncConnection, subject: str) -> None:
 
 
 async def _unreferred(connection: AsyncConnection, gone: Sequence[Version], permanent: bool) -> None:
-    """Raises 42206 if schemas that stay refer to what goes."""
+    """Raises 42206 if schemas that stay refer to what goes, or cells pin it."""
+    await pins.refuse_pinned(connection, gone)
     for each in gone:
         users = await store.referring(connection, each.subject, each.version, deleted=permanent)
         if users:

@@ -5,6 +5,8 @@ import re
 from services.controlplane.registry.definition import RegistryCode, failure, storable
 
 DEFAULT_CONTEXT = "."
+# What follows the name of a topic, or of a Schema resource, in that of its subject.
+SUFFIX = "-value"
 _QUALIFIED = re.compile(r":(\.[^:]*):(.*)", re.DOTALL)
 # Configuration and mode of everything, and of all subjects of a context, are kept under these.
 GLOBAL = ""

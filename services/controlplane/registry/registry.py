@@ -26,13 +26,11 @@ from services.controlplane.registry.definition import (
     storable,
 )
 from services.controlplane.registry.library import Library, resolved
-from services.controlplane.registry.names import DEFAULT_CONTEXT, join, qualified, split
+from services.controlplane.registry.names import DEFAULT_CONTEXT, SUFFIX, join, qualified, split
 from services.controlplane.registry.reading import Understood, of_files, understand
 from services.controlplane.registry.store import Version
 from services.controlplane.registry.verdicts import Earlier, Verdict
 from services.controlplane.resources import store as resource_store
-
-SUFFIX = "-value"
 
 
 class SchemaRegistry:

@@ -107,6 +107,7 @@ class Applying:
         gone = {(change.kind, change.name) for change in removed}
         staying = {key: resource for key, resource in existing.items() if key not in gone}
         await self._refuse_invalid(resources, staying)
+        _refuse(await self._schemas.unknown_pins(resources, existing))
         changes = await asyncio.to_thread(planning.plan, resources, existing)
         _refuse(await self._schemas.judge(resources, changes, existing))
         wanted = {key_of(resource): resource for resource in resources}

@@ -7,10 +7,12 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.resources import key_of
+from services.controlplane.registry import pins
 from services.controlplane.registry.catalogue import Catalogue
 from services.controlplane.registry.configuration import Configuration
 from services.controlplane.registry.definition import Compatibility, Definition, Reference, SchemaType, SchemaViolation
-from services.controlplane.registry.registry import SUFFIX, SchemaRegistry
+from services.controlplane.registry.registry import SchemaRegistry
+from services.controlplane.resources.pinning import pins_of, subject_of
 from services.controlplane.resources.planning import Existing
 
 KIND, PATH = "Schema", "spec.definition"
@@ -44,6 +46,20 @@ class DeclaredSchemas:
                 _tell(change, broken)
         return wrong
 
+    async def unknown_pins(self, resources: Sequence[resource_pb2.Resource], existing: Existing) -> list[Violation]:
+        """Pins of cells to versions that are not there, with those that are. What is not declared at all is told as a reference."""
+        wrong = []
+        for place, cell in enumerate(resources):
+            for index, (name, version) in enumerate(pins_of(cell).items()):
+                schema = existing.get((KIND, name))
+                if schema is None:
+                    continue
+                there = [each.version for each in await self._catalogue.versions(subject_of(schema))]
+                if version not in there:
+                    told = f"{KIND}/{name} has no version {version}; there are {', '.join(map(str, there))}"
+                    wrong.append(Violation(f"resources[{place}].spec.schemaPins[{index}].version", told))
+        return wrong
+
     async def register(
         self, resources: Iterable[resource_pb2.Resource], approved: frozenset[str], existing: Existing
     ) -> Mapping[str, Status]:
@@ -65,12 +81,7 @@ class DeclaredSchemas:
             finally:
                 await self._configuration.put(subject, compatibility=level.value)
             stored = await self._catalogue.schema(registered.schema_id)
-            made[name] = Status(
-                schema_id=registered.schema_id,
-                version=registered.version,
-                message=stored.message,
-                file_descriptor_set=stored.file_descriptor_set or b"",
-            )
+            made[name] = pins.status_of(registered.version, stored)
         return made
 
     async def _broken(self, resource: resource_pb2.Resource, existing: Existing) -> list[SchemaViolation]:
@@ -79,11 +90,6 @@ class DeclaredSchemas:
         known = {name: other.status.schema for (kind, name), other in existing.items() if kind == KIND}
         definition = _definition(resource.schema, known, _subjects({}, existing))
         return await self._registry.check(subject_of(resource), definition)
-
-
-def subject_of(resource: resource_pb2.Resource) -> str:
-    """Subject of the registry that a Schema resource stands for."""
-    return resource.schema.subject or resource.metadata.name + SUFFIX
 
 
 def _is_new(change: pb.Change) -> bool:

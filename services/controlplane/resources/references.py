@@ -34,6 +34,7 @@ def _of_schedule(spec: specs_pb2.ScheduleSpec) -> list[tuple[Key, str]]:
 
 # What a specification names, by its kind: (kind and name, path of the field).
 _TARGETS: Mapping[str, Callable[[Resource], list[tuple[Key, str]]]] = {
+    "Cell": lambda r: _names("Schema", "spec.schemaPins", [pin.schema for pin in r.cell.schema_pins]),
     "Topic": lambda r: _names("Schema", "spec.schema", [r.topic.schema]),
     "Schema": lambda r: _names("Schema", "spec.references", [each.schema for each in r.schema.references]),
     "Pipeline": lambda r: _names("Topic", "spec.topics", r.pipeline.topics),

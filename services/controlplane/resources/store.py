@@ -14,6 +14,7 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason
 from chassis.resources import Key, key_of
+from services.controlplane.resources.pinning import repinned
 from services.controlplane.rollouts import rollout_rows
 
 # Writers queue up: only then does the order of versions agree with the order of commits, which watchers rely on.
@@ -144,6 +145,9 @@ class ResourceStore:
                 changes.append(_row(edit.key, version, body, why) | {"shown": edit.shown})
             await _store(connection, changes)
             await rollout_rows.begin(connection, [edit.key for edit in edits], current, written, cells)
+            for edit in edits:
+                if edit.key[0] == "Cell":
+                    await touch_repinned(connection, edit.key[1], current.get(edit.key), edit.wanted)
             return written
 
     async def history(self, kind: str, name: str, start: int, end: int) -> tuple[list[Recorded], int]:
@@ -188,6 +192,15 @@ async def touch(connection: AsyncConnection, key: Key, message: str) -> None:
     current = await find(connection, *key)
     current.metadata.resource_version = await _version(connection) + 1
     await _write(connection, current, message)
+
+
+async def touch_repinned(
+    connection: AsyncConnection, cell: str, before: resource_pb2.Resource | None, after: resource_pb2.Resource | None
+) -> None:
+    """A cell whose pins change sees other schemas: its watchers must look at these again. The transaction holds the lock."""
+    for key in [("Schema", name) for name in sorted(repinned(before, after))]:
+        if key in await _some(connection, [key]):
+            await touch(connection, key, f"cell {cell} goes by another version")
 
 
 async def find(connection: AsyncConnection, kind: str, name: str) -> resource_pb2.Resource:

@@ -75,6 +75,9 @@ async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms)
         return
     shown = "all cells" if after.state is RolloutState.DONE else f"cell {after.current}"
     await store.touch(connection, key, f"{what}: shown to {shown}")
+    if row.kind == "Cell":
+        former = None if row.former is None else resource_pb2.Resource.FromString(row.former)
+        await store.touch_repinned(connection, row.name, former, await store.find(connection, *key))
 
 
 async def _judged(connection: AsyncConnection, row: "sa.Row[tuple[object, ...]]", terms: Terms) -> Rollout:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.controlplane.resources.store import CHANGES, RESOURCES
-from services.controlplane.rollouts import rollout_rows
+from services.controlplane.watch.differing import differing
 from services.controlplane.watch.frames import Changed, Held, Key
 
 # What the driver raises by itself, where SQLAlchemy does not stand between.
@@ -69,7 +69,7 @@ class ChangeFeed:
                 tuple((row.version, (row.kind, row.name)) for row in changes),
                 place,
                 floor,
-                await rollout_rows.held(connection),
+                await differing(connection),
             )
 
     async def after(self, place: Place, limit: int) -> Since | None:
@@ -81,7 +81,7 @@ class ChangeFeed:
             # One state for both: a change must never be seen without the rollout that holds it back.
             await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             rows = (await connection.execute(query.order_by(CHANGES.c.version).limit(limit + 2))).all()
-            held = await rollout_rows.held(connection) if len(rows) > 1 or not version else {}
+            held = await differing(connection) if len(rows) > 1 or not version else {}
         if len(rows) > limit + 1 or (version and (not rows or (rows[0].version, rows[0].at) != (version, place.at))):
             return None
         changes = tuple(Changed(row.version, (row.kind, row.name), row.body) for row in rows if row.version > version)

@@ -7,7 +7,7 @@ reader costs no memory beyond the message in its hands, and one that fell off th
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
@@ -43,10 +43,15 @@ class Changed:
 
 @dataclass(frozen=True)
 class Held:
-    """A change that is rolled out: cells that are not among `shown` still see the former body (None: nothing)."""
+    """What not all cells see alike.
+
+    While a change is rolled out, cells that are not among `shown` (None: all are) still see the former body (None: nothing). Cells that
+    pinned another version see that one, by cell, whatever is rolled out.
+    """
 
     former: bytes | None
-    shown: frozenset[str]
+    shown: frozenset[str] | None
+    pinned: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class Frames:
         return self._kept((audience, -1, after), lambda shown: self._page(shown, after))
 
     def _kept(self, wanted: tuple[Audience, int, Key | None], make: Callable[[Audience], Part]) -> Part:
-        # While nothing is rolled out all cells see the same, and share it.
+        # While nothing is rolled out or pinned all cells see the same, and share it.
         audience = wanted[0] if self._held else replace(wanted[0], cell="")
         key = (audience, *wanted[1:])
         part = self._parts.get(key)
@@ -167,7 +172,9 @@ class Frames:
     def _shown(self, key: Key, cell: str) -> bytes | None:
         """The resource as the cell sees it; None if it does not."""
         held = self._held.get(key)
-        if held is None or cell in held.shown:
+        if held is not None and cell in held.pinned:
+            return _framed(held.pinned[cell])
+        if held is None or held.shown is None or cell in held.shown:
             return self._frames.get(key)
         return None if held.former is None else _framed(held.former)
 

@@ -16,6 +16,8 @@ from arterial.api.controlplane.v1 import resource_pb2
 from chassis.logs import logger
 from chassis.process import Context
 from chassis.resources import Key
+from services.controlplane.registry import pins
+from services.controlplane.resources.pinning import condition, pins_of
 from services.controlplane.resources.store import RESOURCES
 from services.controlplane.rollouts import rollout_rows, rollouts
 from services.controlplane.tables import DATABASE_TIME
@@ -81,11 +83,14 @@ class StatusStore:
                 status = resource_pb2.Status.FromString(row.body)
                 told.setdefault((row.kind, row.name), []).append((Reporter(row.cell, row.component, row.instance), status))
             under_way = await rollout_rows.of(connection, keys)
+            cells = await pins.resources(connection, "Cell") if any(kind == "Schema" for kind, _ in keys) else {}
         for resource in resources:
             key = (resource.kind, resource.metadata.name)
             statuses.fill(resource, told.get(key, []))
             if key in under_way:
                 resource.status.conditions.append(rollouts.condition(rollout_rows.rollout(under_way[key])))
+            pinning = [cell for cell in cells.values() if resource.kind == "Schema" and key[1] in pins_of(cell)]
+            resource.status.conditions.extend(condition(cell, resource) for cell in pinning)
 
     async def forget(self, context: Context) -> None:
         """Forgets reporters that are gone, until the process stops; not before those that waited for it could be heard."""
