@@ -8,10 +8,10 @@ from chassis.adoption import columns_of
 from chassis.errors import Violation
 from chassis.expressions import ExpressionError, parse, parse_condition
 from chassis.features.windows import DEFAULT_BUCKET_SECONDS
-from chassis.lineage.definition import logical_names
 from chassis.resources import FIELD_OF_KIND, key_of
 from chassis.topics import topic_from_spec
 from chassis.wire import BUILTIN_IDS, Schemas
+from services.controlplane.resources.curated_tables import collides, curated_table
 from services.controlplane.resources.planning import Existing
 from services.controlplane.resources.references import references_of
 from services.controlplane.resources.tiers import lacking
@@ -63,8 +63,10 @@ def _schema(resource: resource_pb2.Resource, _wanted: Existing) -> Told:
         yield "spec.definitionFile", "is for files of resources: clients send the definition itself"
 
 
-def _topic(resource: resource_pb2.Resource, _wanted: Existing) -> Told:
+def _topic(resource: resource_pb2.Resource, wanted: Existing) -> Told:
     topic = resource.topic
+    if topic.curated and (why := collides(resource.metadata.name, wanted)):
+        yield "spec.curated", why
     if topic.schema and topic.message:
         yield "spec.message", "is for built-in contracts; the declared schema says it"
     elif not topic.schema and topic.message not in BUILTIN_IDS:
@@ -135,11 +137,6 @@ def _quality_rule(resource: resource_pb2.Resource, _wanted: Existing) -> Told:
         yield "spec.max", "is less than min"
 
 
-def _curated_table(resource: resource_pb2.Resource, _wanted: Existing) -> Told:
-    if not logical_names(resource.curated_table.sql):
-        yield "spec.sql", "reads no dataset: logical names stand in backticks, for example `lake/curated/trips`"
-
-
 def _replication(resource: resource_pb2.Resource, _wanted: Existing) -> Told:
     if resource.replication_policy.from_cell in resource.replication_policy.to_cells:
         yield "spec.toCells", "a cell does not replicate to itself"
@@ -150,6 +147,6 @@ _CHECKS: Mapping[str, Callable[[resource_pb2.Resource, Existing], Told]] = {
     "Topic": _topic,
     "Feature": _feature,
     "QualityRule": _quality_rule,
-    "CuratedTable": _curated_table,
+    "CuratedTable": curated_table,
     "ReplicationPolicy": _replication,
 }
