@@ -15,9 +15,10 @@ from arterial.api.controlplane.v1alpha1 import model_service_pb2
 from chassis import testing
 from chassis.config import CellConfig, LakeConfig
 from chassis.errors import ArterialError
+from chassis.jobs import MAX_LINES, MAX_WAITING_LINES, CapacityConfig, Lines
 from chassis.learning import training
 from chassis.learning.artefact import Artefacts
-from chassis.learning.training import CapacityConfig, Lines, WorkConfig
+from chassis.learning.training import WorkConfig
 from chassis.testing import eventually
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import PAYMENTS, TRIPS, Stubs, create, get, model, report, stubs, verdict
@@ -181,9 +182,9 @@ async def _created(to: Stubs) -> bool:
 def test_lines_of_log_are_bounded() -> None:
     """What is too much is left out, and said so; a failed call's lines come again first."""
     lines = Lines()
-    for number in range(training.MAX_WAITING_LINES + 5):
+    for number in range(MAX_WAITING_LINES + 5):
         lines.add(str(number))
     taken = lines.take()
-    assert (len(taken), taken[0], taken[-1]) == (training.MAX_LINES, "0", "(5 lines were left out)")
+    assert (len(taken), taken[0], taken[-1]) == (MAX_LINES, "0", "(5 lines were left out)")
     lines.put_back(taken)
     assert lines.take()[:2] == ["0", "1"]
