@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from chassis.config import KafkaConfig
 from chassis.topics import Topic
@@ -17,7 +17,7 @@ MAX_BATCH_BYTES = 900_000
 ANNOUNCE_SECONDS = 30.0
 Headers = Sequence[tuple[str, bytes]]
 
-__all__ = ["Assignment", "KafkaError", "consumer", "end_offsets", "ensure_topics", "partitions", "producer", "send_all"]
+__all__ = ["Assignment", "KafkaError", "consumer", "delete_topic", "end_offsets", "ensure_topics", "partitions", "producer", "send_all"]
 
 
 async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic]) -> None:
@@ -39,6 +39,19 @@ async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic]) -> None:
             if code and for_code(code) is not TopicAlreadyExistsError:
                 raise for_code(code)(name)
         await _announced(admin, [topic.name for topic in wanted])
+    finally:
+        await admin.close()
+
+
+async def delete_topic(config: KafkaConfig, name: str) -> None:
+    """Deletes a topic and its records; one that is not there is fine."""
+    admin = AIOKafkaAdminClient(**config.client_options())
+    await admin.start()
+    try:
+        reply = await admin.delete_topics([name])
+        for topic, code, *_ in reply.topic_error_codes:
+            if code and for_code(code) is not UnknownTopicOrPartitionError:
+                raise for_code(code)(topic)
     finally:
         await admin.close()
 

@@ -272,6 +272,16 @@ class Table:
         return [added for added in self.files() if first <= (added.partition_values[date] or "") <= last and _is_good(added)]
 
 
+def drop(config: LakeConfig, name: str) -> None:
+    """Deletes a table, its log first, so that nobody opens what is half gone; one that is not there, or cut off before, is fine."""
+    try:
+        files = DeltaStorageHandler(config.table(name), config.storage_options or None)
+    except TableNotFoundError:
+        return
+    for folder in ("_delta_log", ""):
+        files.delete_dir(folder)
+
+
 def _elsewhere(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The parts, made on a thread of their own: the writer asks for them on threads of its runtime, which must not read the store."""
     source = iter(parts)

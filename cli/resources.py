@@ -113,7 +113,8 @@ async def run_delete(arguments: argparse.Namespace) -> int:
     async with to_service(arguments, "controlplane") as channel:
         request = pb.DeleteResourceRequest(kind=arguments.kind, name=arguments.name, approvals=arguments.approve, message=arguments.message)
         reply = await grpc_stubs.ControlPlaneServiceStub(channel).DeleteResource(request, timeout=APPLY_SECONDS, metadata=actor())
-    show(arguments, {"resource_version": reply.resource_version}, [f"- {arguments.kind}/{arguments.name}"])
+    document = {"resource_version": reply.resource_version, "retirements": [json_format.MessageToDict(each) for each in reply.retirements]}
+    show(arguments, document, [f"- {arguments.kind}/{arguments.name}", *map(_retirement, reply.retirements)])
     return 0
 
 
@@ -146,7 +147,7 @@ async def _apply(
     async with to_service(arguments, "controlplane") as channel:
         with located(written):
             reply = await grpc_stubs.ControlPlaneServiceStub(channel).Apply(request, timeout=APPLY_SECONDS, metadata=actor())
-    _show_changes(arguments, reply.changes)
+    _show_changes(arguments, reply.changes, retirements=reply.retirements)
 
 
 def _prune(labels: Sequence[str] | None) -> pb.Prune | None:
@@ -159,12 +160,21 @@ def _prune(labels: Sequence[str] | None) -> pb.Prune | None:
     return pb.Prune(labels=pairs)
 
 
-def _show_changes(arguments: argparse.Namespace, changes: Sequence[pb.Change], unknown: str = "") -> None:
+def _show_changes(
+    arguments: argparse.Namespace, changes: Sequence[pb.Change], unknown: str = "", retirements: Sequence[pb.Retirement] = ()
+) -> None:
     lines = [line for change in changes if change.action != pb.Change.ACTION_NONE for line in shown(change)]
     changed = sum(change.action != pb.Change.ACTION_NONE for change in changes)
     documents: dict[str, Any] = {"changes": [json_format.MessageToDict(change) for change in changes], "dependentsUnknown": unknown}
+    documents["retirements"] = [json_format.MessageToDict(each) for each in retirements]
     lines += [f"who would feel it is not known: {unknown}"] * bool(unknown)
+    lines += map(_retirement, retirements)
     show(arguments, documents, [*lines, f"{changed} of {len(changes)} resources change"])
+
+
+def _retirement(each: pb.Retirement) -> str:
+    due = f"{each.due_at.ToDatetime():%Y-%m-%d %H:%M} UTC"
+    return f"  {each.drops} of {each.kind}/{each.name} in cell {each.cell} are dropped on {due}, unless {each.run_id} is cancelled"
 
 
 def shown(change: pb.Change) -> list[str]:

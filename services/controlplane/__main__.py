@@ -106,7 +106,7 @@ def _register(
     registry: SchemaRegistry,
 ) -> Register:
     def register(server: grpc.aio.Server) -> list[str]:
-        models, jobs = ModelStore(engine), JobHandler(RunStore(engine), store)
+        models, jobs = ModelStore(engine), JobHandler(RunStore(engine), store, PartitionStore(engine))
         schemas = SchemaRegistryHandler(registry, Catalogue(registry), Configuration(engine))
         control_plane_service_pb2_grpc.add_ControlPlaneServiceServicer_to_server(
             ControlPlaneHandler(store, StatusStore(engine), applying, watching), server

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 from chassis.desired import Desired, DesiredFeed, follow_desired
 from chassis.lineage import emitting
 from chassis.logs import logger
 from chassis.olap import Olap
 from chassis.process import Context
+from chassis.resources import Key
+from chassis.retiring import retire
 from services.dss.config import DssConfig
 from services.dss.follower import Follower
 from services.dss.profiler import LAKE, Profiler, Target
@@ -30,11 +33,23 @@ async def profile(config: DssConfig, context: Context) -> None:
     """Runs until the process is stopped."""
     olap = Olap(config.olap)
     async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
-        profiler = Profiler(config.lake, SeriesStore(olap), context.clock, lineage)
+        store = SeriesStore(olap)
+        profiler = Profiler(config.lake, store, context.clock, lineage)
         try:
-            await Following(config, context, feed, profiler).run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(Following(config, context, feed, profiler).run())
+                group.create_task(retire(config, context, feed, {"dss-retire-statistics": partial(forget, store)}))
         finally:
             await olap.close()
+
+
+async def forget(store: SeriesStore, key: Key) -> list[str]:
+    """Drops the statistics of a Topic's or CuratedTable's lake tables: their next selves begin at version 0."""
+    kind, name = key
+    datasets = [f"{LAKE}{zone}/{name}" for zone in (("raw", "curated") if kind == "Topic" else ("curated",))]
+    for dataset in datasets:
+        await store.forget(dataset)
+    return [f"statistics of {dataset}" for dataset in datasets]
 
 
 class Following:

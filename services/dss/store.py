@@ -114,6 +114,13 @@ class SeriesStore:
         """Tells how far a dataset is profiled."""
         await self._olap.run(f"INSERT INTO {self._standings} VALUES ({quoted(dataset)}, {version}, {pending}, {_time(at)})")
 
+    async def forget(self, dataset: str) -> None:
+        """Deletes all that is known of a dataset."""
+        await self.create()
+        for table in (self._series, self._standings):
+            statement = f"ALTER TABLE {table} DELETE WHERE dataset = {{dataset:String}} SETTINGS mutations_sync = 2"
+            await self._olap.run(statement, {"dataset": dataset})
+
     async def version(self, dataset: str) -> int:
         """Version up to which every partition was profiled; -1 before the first."""
         await self.create()

@@ -24,13 +24,18 @@ KEPT_BYTES = 100_000
 NOTE_EVERY = 100
 
 
+def progress_file(folder: Path, topic: str) -> Path:
+    """Where the progress of a topic's letters is noted."""
+    return folder / f"dead_letters.{topic}.json"
+
+
 class DeadLetters:
     """Follows one raw table. Its progress is a file: were it lost, letters would be sent again, which readers must bear anyway."""
 
     def __init__(self, lake: LakeConfig, topic: Topic, folder: Path) -> None:
         self._lake = lake
         self._topic = topic
-        self._file = folder / f"dead_letters.{topic.name}.json"
+        self._file = progress_file(folder, topic.name)
         self._raw: Table | None = None
         self._version: int = json.loads(self._file.read_text())["version"] if self._file.exists() else -1
         self._noted = self._version

@@ -14,10 +14,12 @@ from chassis.desired import DesiredFeed, follow_desired
 from chassis.lineage import Lineage, emitting
 from chassis.logs import logger
 from chassis.process import Context
+from chassis.retiring import retire
 from services.ingestion.config import IngestionConfig
 from services.ingestion.curated import Curated
 from services.ingestion.deadletters import DEAD_LETTERS, DeadLetters
 from services.ingestion.live import Live
+from services.ingestion.retiring import drops
 from services.ingestion.standing import say_followed
 
 # How often dead letters are looked for: people read them, so seconds do not matter.
@@ -40,6 +42,7 @@ async def follow(config: IngestionConfig, context: Context) -> None:
             group.create_task(followers.curated())
             group.create_task(followers.live())
             group.create_task(followers.dead_letters())
+            group.create_task(retire(config, context, feed, drops(config)))
 
 
 class Followers:
@@ -102,9 +105,15 @@ class Followers:
         self, role: specs_pb2.PipelineRole.ValueType, step: Step, forget: Callable[[str], object], interval_ms: int = 0
     ) -> None:
         failures: dict[str, Failures] = defaultdict(Failures)
+        known: set[str] = set()
         while not self._context.stopping.is_set():
             more, pause_ms = False, interval_ms
             desired, stepped = self._feed.current, set()
+            for name in known - desired.topics.keys():
+                # Declared again, its tables may be others.
+                forget(name)
+                failures.pop(name, None)
+            known = set(desired.topics)
             for name in sorted(self._feed.current.topics):
                 pipeline = self._feed.current.pipeline(role, name)
                 if pipeline is None or pipeline.paused or self._context.stopping.is_set():

@@ -84,6 +84,9 @@ class RawStream:
 
     async def _subscribe(self, desired: Desired) -> None:
         topics = {name: topic for name, topic in desired.topics.items() if desired.pipeline(specs_pb2.PIPELINE_ROLE_RAW, name) is not None}
+        for name in self._tables.keys() - topics.keys():
+            self._leave(name)
+        self._failed = {name: why for name, why in self._failed.items() if name in topics}
         await kafka.ensure_topics(self._config.kafka, topics.values())
         for name, topic in topics.items():
             known = self._tables.get(name)
@@ -110,6 +113,13 @@ class RawStream:
             _log.exception("table cannot be opened", topic=name)
             self._failed[name] = f"{type(error).__name__}: {error}"
 
+    def _leave(self, name: str) -> None:
+        """Forgets a topic that is declared no longer: declared again, its table may be another one."""
+        del self._tables[name]
+        self._since.pop(name, None)
+        for partition in [partition for partition in self._taken if partition.topic == name]:
+            self._forget(partition)
+
     def _pipeline(self, topic: str) -> specs_pb2.PipelineSpec:
         return self._feed.current.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic) or DEFAULT_PIPELINE
 
@@ -127,7 +137,7 @@ class RawStream:
             self._consumer.seek(partition, self._taken[partition])
             if self._pipeline(partition.topic).paused:
                 self._consumer.pause(partition)
-        fresh -= kept
+        fresh = {partition for partition in fresh - kept if partition.topic in self._tables}
         by_topic: dict[str, list[TopicPartition]] = defaultdict(list)
         for partition in sorted(fresh):
             by_topic[partition.topic].append(partition)

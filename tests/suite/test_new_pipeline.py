@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from aiokafka import TopicPartition
 from deltalake import DeltaTable
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from arterial.channel import connect
 from chassis import kafka, olap
@@ -72,6 +74,7 @@ async def test_one_file_becomes_a_pipeline(
     await eventually(known, "lineage of the new pipeline")
     await broken_widened_and_rolled_back(terminal, files)
     await removed(terminal)
+    await dropped_and_declared_again(stack, terminal)
 
 
 async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> None:
@@ -102,16 +105,48 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
 
 
 async def removed(terminal: Terminal) -> None:
-    """What is declared no longer goes by approval, door by door; its topic takes nothing more, and the data stay."""
+    """What is declared no longer goes by approval, door by door; its topic takes nothing more, and the data stay for their retention."""
     words = ("apply", str(ADOPTED), "--prune", "made-by=scooter_rides")
     with pytest.raises(ArterialError, match="one-way doors") as caught:
         await terminal.text(*words)
     doors = caught.value.metadata["approvals"].split(",")
     assert f"Topic/{TOPIC}:deleted" in doors and f"Dataset/lake/curated/{TOPIC}:deleted" in doors
-    await terminal.text(*words, *(word for door in doors for word in ("--approve", door)), "--message", "no scooters")
+    told = await terminal.document(*words, *(word for door in doors for word in ("--approve", door)), "--message", "no scooters")
+    assert sorted(each["drops"] for each in told["retirements"]) == ["records", "statistics", "tables"]
     with pytest.raises(ArterialError) as caught:
         await terminal.text("publish", TOPIC, str(EXAMPLE / "rides.jsonl"))
     assert caught.value.reason is Reason.NOT_FOUND
+
+
+async def dropped_and_declared_again(stack: Stack, terminal: Terminal) -> None:
+    """Two years later everything of it is gone; declared again, it begins anew and misses nothing."""
+    address = stack.places.address("postgres")
+    engine = create_async_engine(f"postgresql+asyncpg://controlplane@{address}/controlplane")
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE runs SET due_at = now() WHERE subject = :subject"), {"subject": f"Topic/{TOPIC}"})
+    await engine.dispose()
+
+    async def dropped() -> bool:
+        found = [run for run in await terminal.document("runs", "list") if run["subject"] == f"Topic/{TOPIC}"]
+        return len(found) == 3 and {run["state"] for run in found} == {"RUN_STATE_SUCCEEDED"}
+
+    await eventually(dropped, "records, tables and statistics dropped")
+    tables = [str(stack.places.lake / zone / TOPIC) for zone in ("raw", "curated")]
+    assert not any(DeltaTable.is_deltatable(table) for table in tables)
+    await terminal.text("apply", str(EXAMPLE), "--message", "scooters are back")
+    await terminal.text("wait", f"Topic/{TOPIC}", "--for", "ready")
+    await terminal.text("publish", TOPIC, str(EXAMPLE / "rides.jsonl"))
+
+    async def kept() -> bool:
+        client = await olap.connect(OlapConfig(port=stack.places.ports["clickhouse"]))
+        try:
+            there = await client.query(f"SELECT count() FROM system.tables WHERE database = 'live' AND name = '{TOPIC}'")
+            live = (await client.query(f"SELECT count() FROM live.{TOPIC}")).result_rows[0][0] if there.result_rows[0][0] else 0
+        finally:
+            await client.close()
+        return all(DeltaTable.is_deltatable(table) and DeltaTable(table).count() == 5 for table in tables) and live == 5
+
+    await eventually(kept, "five rides in new tables")
 
 
 async def test_a_companys_own_topic_enters_as_it_is(

@@ -13,7 +13,9 @@ from chassis.paging import keyed_page
 from services.controlplane.jobs import gate
 from services.controlplane.jobs.conversion import capacity, day, inputs, line_message, run_message, state_name, stored, terms
 from services.controlplane.jobs.run_store import RunFilter, RunRequest, RunStore
-from services.controlplane.jobs.runs import TRAINING_SUFFIX, Lease, Outcome
+from services.controlplane.jobs.runs import TRAINING_SUFFIX, Lease, Outcome, RunState
+from services.controlplane.partitions.partition_store import PartitionStore
+from services.controlplane.resources import retention
 from services.controlplane.resources.store import ResourceStore
 
 # Ten years: a longer backfill is asked for in parts.
@@ -24,9 +26,10 @@ ServicerContext = grpc.aio.ServicerContext[Any, Any]
 class JobHandler(job_service_pb2_grpc.JobServiceServicer):
     """Serves JobService."""
 
-    def __init__(self, runs: RunStore, resources: ResourceStore) -> None:
+    def __init__(self, runs: RunStore, resources: ResourceStore, partitions: PartitionStore) -> None:
         self._runs = runs
         self._resources = resources
+        self._partitions = partitions
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: ServicerContext) -> pb.CreateRunResponse:
         """The run of a request; a training run is one of a declared model, by its service."""
@@ -84,6 +87,9 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
         outputs = {stored(name): stored(value) for name, value in request.outputs.items()}
         outcome = Outcome(request.succeeded, stored(request.reason), outputs)
         run = await self._runs.finish(request.run_id, request.lease, outcome, [stored(line) for line in request.log])
+        if run.kind == retention.TABLES and run.state is RunState.SUCCEEDED:
+            # Not of one transaction: the worker repeats a call that was not answered.
+            await self._partitions.forget(run.cell, retention.makes(retention.subject_key(run.subject)))
         return pb.FinishRunResponse(run=run_message(run))
 
     async def _wanted(self, request: pb.CreateRunRequest, prefix: str = "") -> RunRequest:
@@ -97,6 +103,8 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
             inputs(request.inputs),
             tuple(map(stored, request.produces)),
         )
+        if wanted.kind in retention.DROPS:
+            raise ArterialError(Reason.INVALID_REQUEST, retention.RESERVED, violations=[Violation(f"{prefix}kind", retention.RESERVED)])
         if wanted.kind.endswith(TRAINING_SUFFIX):
             await self._check_model(wanted, f"{prefix}kind")
         return wanted

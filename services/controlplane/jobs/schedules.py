@@ -13,6 +13,7 @@ from chassis.errors import Violation
 from chassis.resources import Key
 from services.controlplane.jobs import gate
 from services.controlplane.jobs.runs import TRAINING_SUFFIX
+from services.controlplane.resources.retention import DROPS, RESERVED
 
 # Ticks decided in one step: a backfill of years is made in many, each a short transaction.
 MAX_TICKS = 100
@@ -93,6 +94,8 @@ def _wrong(spec: specs_pb2.ScheduleSpec, models: Mapping[str, specs_pb2.ModelSpe
             yield field, f"{text} is before the year {FIRST_YEAR}"
     if spec.WhichOneof("trigger") == "cron":
         yield from _wrong_cron(spec)
+    if spec.run_kind in DROPS:
+        yield "runKind", RESERVED
     if spec.run_kind.endswith(TRAINING_SUFFIX) and spec.subject in models:
         wrong = gate.mismatch(spec.run_kind, models[spec.subject])
         if wrong is not None:

@@ -12,7 +12,7 @@ from services.controlplane.jobs.rows import partition_of
 from services.controlplane.jobs.taking import BATCH, now_of
 from services.controlplane.partitions import evidence, partitions
 from services.controlplane.partitions.partitions import Judged, Override, Partition, PartitionKey, PartitionState
-from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITIONS, RUNS
+from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS
 
 _UNTOLD = sa.text("produces <> '{}' AND told_state <> state")
 
@@ -83,6 +83,19 @@ class PartitionStore:
             if not await _withdraw(connection, cell, key, why):
                 raise ArterialError(Reason.NOT_FOUND, f"{key.dataset} {key.day} of cell {cell} is not overridden")
             return (await evidence.settle(connection, cell, [key], revision))[key]
+
+    async def forget(self, cell: str, datasets: Sequence[str]) -> None:
+        """Takes back all that was said of datasets whose rows were dropped: their partitions are pending again, and overrides end."""
+        verdicts, overrides = PARTITION_VERDICTS.c, PARTITION_OVERRIDES.c
+        async with self._engine.begin() as connection:
+            revision = await evidence.hold(connection, cell)
+            marked = sa.select(PARTITIONS.c.dataset, PARTITIONS.c.partition_date)
+            rows = (await connection.execute(marked.where(PARTITIONS.c.cell == cell, PARTITIONS.c.dataset.in_(datasets)))).all()
+            await connection.execute(sa.delete(PARTITION_VERDICTS).where(verdicts.cell == cell, verdicts.dataset.in_(datasets)))
+            held = (overrides.cell == cell, overrides.dataset.in_(datasets), overrides.withdrawn_at.is_(None))
+            ended = {"withdrawn_at": await now_of(connection), "withdrawn_by": "", "withdrawn_because": "its rows were dropped"}
+            await connection.execute(sa.update(PARTITION_OVERRIDES).where(*held).values(ended))
+            await evidence.settle(connection, cell, {PartitionKey(row.dataset, row.partition_date) for row in rows}, revision)
 
     async def follow_runs(self) -> None:
         """Marks the partitions of runs that make them and whose state changed."""

@@ -9,14 +9,14 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.resources import Key, key_of
-from services.controlplane.jobs import schedules
+from services.controlplane.jobs import retirements, schedules
 from services.controlplane.models.model_store import ModelStore
 from services.controlplane.resources import checking, dashboards, planning
 from services.controlplane.resources.declared_schemas import KIND as SCHEMA
 from services.controlplane.resources.declared_schemas import DeclaredSchemas, statuses_into
 from services.controlplane.resources.dependents import Dependents, told
 from services.controlplane.resources.references import dataset_names, references_of
-from services.controlplane.resources.store import Edit, ResourceStore, Why
+from services.controlplane.resources.store import Edit, ResourceStore, Why, Written
 from services.controlplane.resources.tiers import promise
 from services.controlplane.rollouts import rollouts
 
@@ -63,12 +63,14 @@ class Applying:
             for key in [(change.kind, change.name)]
             for wanted in [planned.wanted.get(key)]
         ]
-        written = await self._store.write(edits, Why(actor, request.message), cells) if edits else []
-        await self._models.settle([resource.metadata.name for resource in written if resource.kind == "Model"])
-        return pb.ApplyResponse(changes=planned.changes, resources=written)
+        written = await self._store.write(edits, Why(actor, request.message), cells) if edits else Written()
+        await self._models.settle([resource.metadata.name for resource in written.resources if resource.kind == "Model"])
+        return pb.ApplyResponse(
+            changes=planned.changes, resources=written.resources, retirements=map(retirements.told, written.retirements)
+        )
 
-    async def delete(self, request: pb.DeleteResourceRequest, actor: str) -> int:
-        """Removes a resource; returns the version of the change. Raises NOT_FOUND, CONFLICT, or REFUSED while others refer to it."""
+    async def delete(self, request: pb.DeleteResourceRequest, actor: str) -> pb.DeleteResourceResponse:
+        """Removes a resource. Raises NOT_FOUND, CONFLICT, or REFUSED while others refer to it."""
         existing, _ = await self._store.snapshot()
         key = (request.kind, request.name)
         if key not in existing:
@@ -77,8 +79,8 @@ class Applying:
         _refuse_used([key], existing)
         await self._refuse_unapproved([change], request.approvals, existing)
         edit = Edit(key, None, change.SerializeToString(), request.resource_version)
-        await self._store.write([edit], Why(actor, request.message))
-        return await self._store.version()
+        written = await self._store.write([edit], Why(actor, request.message))
+        return pb.DeleteResourceResponse(resource_version=written.version, retirements=map(retirements.told, written.retirements))
 
     async def describe(self, kind: str, name: str) -> pb.DescribeResourceResponse:
         """A resource with what holds for it and what hangs on it. Raises NOT_FOUND."""

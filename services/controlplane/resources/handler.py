@@ -81,7 +81,7 @@ class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServ
 
     async def DeleteResource(self, request: pb.DeleteResourceRequest, context: ServicerContext) -> pb.DeleteResourceResponse:
         """Refused while others refer to it."""
-        return pb.DeleteResourceResponse(resource_version=await self._applying.delete(request, actor_of(context)))
+        return await self._applying.delete(request, actor_of(context))
 
     async def _version(self, as_of: pb.AsOf) -> int:
         if as_of.HasField("time"):

@@ -8,6 +8,7 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.resources import FIELD_OF_KIND, Key, key_of, to_document
 from services.controlplane.resources.references import references_of
+from services.controlplane.resources.retention import makes
 from services.controlplane.resources.tiers import promise
 
 Existing = Mapping[Key, resource_pb2.Resource]
@@ -30,8 +31,14 @@ ONE_WAY_DOORS: Mapping[str, Mapping[str, str]] = {
     "PricingPolicy": {"spec.cellResolution": "prices of past ticks are of other cells"},
     "EtaPolicy": {"spec.cellResolution": "speeds of past ticks are of other cells"},
 }
-# Kinds with data of their own: what they hold goes after its retention once nothing declares it.
-_WITH_DATA = frozenset({"Cell", "Topic", "Dataset", "CuratedTable"})
+# Why the removal of a kind is hard to undo.
+_DROPPED = "its data are dropped once their retention has passed, unless it is declared again before"
+REMOVALS: Mapping[str, str] = {
+    "Topic": _DROPPED,
+    "CuratedTable": _DROPPED,
+    "Cell": "what it holds stays where it is, and nobody looks after it any more",
+    "Dataset": "nobody answers for its data any more: owner, tier and what was promised are gone",
+}
 # What the control plane itself writes: never compared.
 _OWN_METADATA = ("resourceVersion", "generation", "createdAt", "updatedAt")
 
@@ -54,19 +61,23 @@ def removals(resources: Iterable[resource_pb2.Resource], existing: Existing, pru
 def removal(resource: resource_pb2.Resource) -> pb.Change:
     """The removal of a resource."""
     change = pb.Change(action=pb.Change.ACTION_DELETE, kind=resource.kind, name=resource.metadata.name)
-    if resource.kind in _WITH_DATA:
-        change.fields.add(path=DELETED, one_way_door=True, reason="its data go once their retention has passed")
+    if resource.kind in REMOVALS:
+        change.fields.add(path=DELETED, one_way_door=True, reason=REMOVALS[resource.kind])
     return change
 
 
 def users_of(removed: Iterable[Key], existing: Existing) -> dict[Key, list[str]]:
-    """Of each removed resource, who that stays refers to it, as "KIND/NAME"; those that nobody refers to are left out."""
+    """Of each removed resource, who that stays refers to it or describes its data, as "KIND/NAME"; what nobody does is left out."""
     gone = set(removed)
     users: dict[Key, list[str]] = {}
     for key in sorted(existing.keys() - gone):
         for reference in references_of(existing[key]):
             if reference.target in gone:
                 users.setdefault(reference.target, []).append("/".join(key))
+    for target in sorted(gone):
+        for name in makes(target):
+            if ("Dataset", name) in existing.keys() - gone:
+                users.setdefault(target, []).append(f"Dataset/{name}")
     return users
 
 

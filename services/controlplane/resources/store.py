@@ -14,6 +14,10 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason
 from chassis.resources import Key, key_of
+from services.controlplane.jobs import retirements
+from services.controlplane.jobs.retirements import Removed
+from services.controlplane.jobs.runs import Run
+from services.controlplane.resources import retention
 from services.controlplane.resources.pinning import repinned
 from services.controlplane.rollouts import rollout_rows
 
@@ -61,6 +65,15 @@ class Why:
 
     actor: str
     message: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write made: resources as they are stored, runs that drop the data of what was removed, the version of the last change."""
+
+    resources: Sequence[resource_pb2.Resource] = ()
+    retirements: Sequence[Run] = ()
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,13 +135,14 @@ class ResourceStore:
         async with self._engine.connect() as connection:
             return await _version(connection)
 
-    async def write(self, edits: Sequence[Edit], why: Why, cells: Sequence[str] = ()) -> list[resource_pb2.Resource]:
-        """Makes the edits, all or none; returns what was written. Status stays as it is, unless an edit brings one of a Schema.
+    async def write(self, edits: Sequence[Edit], why: Why, cells: Sequence[str] = ()) -> Written:
+        """Makes the edits, all or none. Status stays as it is, unless an edit brings one of a Schema.
 
         With `cells` they are shown to one after another; else to all at once.
 
         Raises:
-            ArterialError: CONFLICT if a resource has not the expected version, NOT_FOUND for the removal of what does not exist.
+            ArterialError: CONFLICT if a resource has not the expected version, or the data of its former self are being dropped;
+                NOT_FOUND for the removal of what does not exist.
         """
         async with self._engine.begin() as connection:
             await lock(connection)
@@ -148,7 +162,9 @@ class ResourceStore:
             for edit in edits:
                 if edit.key[0] == "Cell":
                     await touch_repinned(connection, edit.key[1], current.get(edit.key), edit.wanted)
-            return written
+            await retirements.withdraw(connection, [edit.key for edit in edits if edit.wanted is not None and edit.key not in current], now)
+            removed = [current[edit.key] for edit in edits if edit.wanted is None]
+            return Written(written, await retirements.plan(connection, await _removed(connection, removed), now), version)
 
     async def history(self, kind: str, name: str, start: int, end: int) -> tuple[list[Recorded], int]:
         """Changes of a resource (of all for ""), newest first, and how many there are."""
@@ -246,6 +262,16 @@ async def _store(connection: AsyncConnection, changes: Sequence[Mapping[str, Any
         await connection.execute(values.on_conflict_do_update(index_elements=["kind", "name"], set_=fields), kept)
     if gone:
         await connection.execute(sa.delete(RESOURCES).where(sa.tuple_(RESOURCES.c.kind, RESOURCES.c.name).in_(gone)))
+
+
+async def _removed(connection: AsyncConnection, resources: Sequence[resource_pb2.Resource]) -> Removed:
+    """Removed resources with what the log knows of their data: who described them may be gone longer than they."""
+    names = [name for resource in resources for name in retention.makes(key_of(resource))]
+    last = sa.select(CHANGES.c.body).where(CHANGES.c.kind == "Dataset", CHANGES.c.name.in_(names), CHANGES.c.body.is_not(None))
+    last = last.distinct(CHANGES.c.name).order_by(CHANGES.c.name, CHANGES.c.version.desc())
+    bodies = (await connection.scalars(last)).all() if names else ()
+    cells = (await connection.scalars(sa.select(RESOURCES.c.name).where(RESOURCES.c.kind == "Cell").order_by(RESOURCES.c.name))).all()
+    return Removed(resources, [resource_pb2.Resource.FromString(body) for body in bodies], cells)
 
 
 async def _some(connection: AsyncConnection, keys: Sequence[Key]) -> Mapping[Key, resource_pb2.Resource]:

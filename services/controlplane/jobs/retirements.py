@@ -1,0 +1,69 @@
+"""Runs that drop the data of what is declared no longer, made and cancelled within the transaction that changes the declaration."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
+from arterial.api.controlplane.v1 import resource_pb2
+from chassis.errors import ArterialError, Reason
+from chassis.resources import Key, key_of
+from services.controlplane.jobs import runs
+from services.controlplane.jobs.rows import add, run_of, save
+from services.controlplane.jobs.runs import Run, RunState, Terms
+from services.controlplane.resources import retention
+from services.controlplane.tables import RUNS
+
+# Engines are away for hours at times; what cannot be dropped by then, somebody must look at.
+TERMS = Terms(max_attempts=200, tier=3)
+_OPEN = RUNS.c.state.in_([str(state) for state in sorted(runs.OPEN_STATES)])
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Resources that were removed, as last declared, the datasets that ever described their data, and the cells that have them."""
+
+    resources: Sequence[resource_pb2.Resource]
+    datasets: Sequence[resource_pb2.Resource]
+    cells: Sequence[str]
+
+
+async def plan(connection: AsyncConnection, removed: Removed, now: datetime) -> list[Run]:
+    """Makes the runs, due once retention has passed."""
+    made = []
+    for resource in removed.resources:
+        names = retention.makes(key_of(resource))
+        described = {dataset.metadata.name: dataset for dataset in removed.datasets if dataset.metadata.name in names}
+        due = now + retention.retention(resource, described)
+        for cell in removed.cells:
+            for kind in retention.drops(resource):
+                run = Run(kind, retention.subject_of(key_of(resource)), cell, now.date(), now, due, terms=TERMS)
+                made += await add(connection, [run])
+    return made
+
+
+async def withdraw(connection: AsyncConnection, declared: Collection[Key], now: datetime) -> None:
+    """Cancels what was to drop the data of resources that are declared again.
+
+    Raises:
+        ArterialError: CONFLICT while one of them is being done.
+    """
+    subjects = [retention.subject_of(key) for key in declared if retention.makes(key)]
+    query = sa.select(RUNS).where(_OPEN, RUNS.c.kind.in_(retention.DROPS), RUNS.c.subject.in_(subjects)).order_by(RUNS.c.number)
+    for row in (await connection.execute(query.with_for_update())).all() if subjects else ():
+        run = run_of(row)
+        if run.state is RunState.RUNNING:
+            why = f"data of the former {run.subject} are being dropped in cell {run.cell} by {run.run_id}: apply again once it has ended"
+            raise ArterialError(Reason.CONFLICT, why)
+        await save(connection, run, runs.cancelled(run, f"{run.subject} is declared again", now))
+
+
+def told(run: Run) -> pb.Retirement:
+    """As the contract has it."""
+    kind, name = retention.subject_key(run.subject)
+    retirement = pb.Retirement(kind=kind, name=name, cell=run.cell, run_id=run.run_id, drops=retention.DROPS[run.kind])
+    retirement.due_at.FromDatetime(run.due_at)
+    return retirement
