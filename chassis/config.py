@@ -145,6 +145,8 @@ class ServiceConfig(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="ARTERIAL_", env_nested_delimiter="__")
     source_file: ClassVar[Path | None] = None
+    # Kinds of resources that the processes of the service go by; all for none. What is not among them they never see.
+    watches: ClassVar[frozenset[str]] = frozenset()
 
     cell: CellConfig = CellConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

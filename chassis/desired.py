@@ -41,10 +41,12 @@ _log = logger(__name__)
 
 @dataclass(frozen=True)
 class Desired:
-    """A snapshot of all resources, and the version of the control plane that it is of (0 before the first contact)."""
+    """A snapshot of the resources of some kinds (all for none), and the version of the control plane that it is of (0 before the first
+    contact). To ask it for another kind is a defect of the service, and a KeyError."""
 
     resources: tuple[resource_pb2.Resource, ...]
     version: int = 0
+    kinds: frozenset[str] = frozenset()
 
     @cached_property
     def topics(self) -> Mapping[str, Topic]:
@@ -115,7 +117,13 @@ class Desired:
         """The pipeline of that role that reads the topic, if any."""
         return next((spec for spec in self.pipelines.values() if spec.role == role and topic in spec.topics), None)
 
+    def has(self, kind: str) -> bool:
+        """True if resources of the kind are watched."""
+        return not self.kinds or kind in self.kinds
+
     def _of(self, kind: str) -> list[resource_pb2.Resource]:
+        if not self.has(kind):
+            raise KeyError(f"{kind} is not among the kinds that this service watches")
         return [resource for resource in self.resources if resource.kind == kind]
 
 
@@ -165,7 +173,9 @@ class DesiredFeed:
 
     def _save(self, desired: Desired) -> None:
         refused = [refused.resource for refused in self._refused.values()]
-        self._disk.save(saved_state_pb2.SavedState(resource_version=desired.version, resources=desired.resources, refused=refused))
+        state = saved_state_pb2.SavedState(resource_version=desired.version, resources=desired.resources, refused=refused)
+        state.kinds.extend(sorted(desired.kinds))
+        self._disk.save(state)
 
     def _use(self, desired: Desired) -> None:
         self._declare_schemas(desired)
@@ -204,7 +214,7 @@ class DesiredFeed:
 
     def _declare_schemas(self, desired: Desired) -> None:
         """Schemas travel with the resources that declare them, so that a topic and its schema are known at the same moment."""
-        for name, resource in desired.schemas.items():
+        for name, resource in desired.schemas.items() if desired.has("Schema") else ():
             told = resource.status.schema
             try:
                 self._learn(told.schema_id, resource.schema.type, told.file_descriptor_set, told.message or resource.schema.definition)
@@ -259,7 +269,11 @@ class DesiredFeed:
         refused = [refused.resource for refused in self._refused.values()]
         received = Received(self.current.resources, refused)
         request = control.WatchRequest(
-            resource_version=self.position, cell=self._reporter.cell, component=self._reporter.component, batches=True
+            kinds=sorted(self.current.kinds),
+            resource_version=self.position,
+            cell=self._reporter.cell,
+            component=self._reporter.component,
+            batches=True,
         )
         async with channel(address, attempts=1) as connection:
             responses = aiter(control_plane_service_pb2_grpc.ControlPlaneServiceStub(connection).Watch(request))
@@ -285,7 +299,7 @@ class DesiredFeed:
         for key, refused in received.refused.items():
             self.reports.say(*key, refused.resource.metadata.generation, refused.why)
         self._refused = dict(received.refused)
-        desired = Desired(ordered(received.in_force), version)
+        desired = Desired(ordered(received.in_force), version, self.current.kinds)
         try:
             await asyncio.to_thread(self._save, desired)
         except OSError as error:
@@ -306,14 +320,20 @@ def load(config: ServiceConfig) -> Desired:
 
 
 def _loaded(config: ServiceConfig) -> tuple[Desired, Mapping[Key, Refused]]:
+    kinds = config.watches
     saved = LastGood(config.state_dir).load()
     if saved is not None:
-        received = Received.judged(saved.resources, saved.refused)
-        return Desired(ordered(received.in_force), saved.resource_version), received.refused
-    if config.resources_dir is None:
-        return Desired(()), {}
-    received = Received.judged(resourcefiles.read([config.resources_dir]))
-    return Desired(ordered(received.in_force)), received.refused
+        # One that watched other kinds has not seen all of these: it is shown everything again.
+        version = saved.resource_version if frozenset(saved.kinds) == kinds else 0
+        received = Received.judged(_of_kinds(saved.resources, kinds), _of_kinds(saved.refused, kinds))
+        return Desired(ordered(received.in_force), version, kinds), received.refused
+    seed = resourcefiles.read([config.resources_dir]) if config.resources_dir is not None else ()
+    received = Received.judged(_of_kinds(seed, kinds))
+    return Desired(ordered(received.in_force), 0, kinds), received.refused
+
+
+def _of_kinds(found: Iterable[resource_pb2.Resource], kinds: frozenset[str]) -> list[resource_pb2.Resource]:
+    return [resource for resource in found if not kinds or resource.kind in kinds]
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """Configuration of the quality monitor."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from chassis.config import RpcConfig, ServiceConfig, SqlConfig
@@ -8,6 +10,7 @@ from chassis.config import RpcConfig, ServiceConfig, SqlConfig
 class DqmConfig(ServiceConfig):
     """What every role of the quality monitor is told."""
 
+    watches: ClassVar[frozenset[str]] = frozenset({"Dataset", "QualityPolicy", "QualityRule"})
     sql: SqlConfig
     rpc: RpcConfig
     # host:port of the Data Stats Service.

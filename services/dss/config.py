@@ -1,5 +1,7 @@
 """Configuration of the Data Stats Service."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from chassis.config import LakeConfig, OlapConfig, Part, RpcConfig, ServiceConfig
@@ -17,6 +19,7 @@ class ProfileConfig(Part):
 class DssConfig(ServiceConfig):
     """What every role of dss is told. The database of `olap` holds the series."""
 
+    watches: ClassVar[frozenset[str]] = frozenset({"CuratedTable", "Dataset", "Topic"})
     lake: LakeConfig
     olap: OlapConfig
     rpc: RpcConfig

@@ -1,6 +1,7 @@
 """Configuration of the ingestion service."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from chassis.config import KafkaConfig, LakeConfig, OlapConfig, RpcConfig, ServiceConfig
 
@@ -8,6 +9,7 @@ from chassis.config import KafkaConfig, LakeConfig, OlapConfig, RpcConfig, Servi
 class IngestionConfig(ServiceConfig):
     """What every role of ingestion is told."""
 
+    watches: ClassVar[frozenset[str]] = frozenset({"CuratedTable", "Dataset", "Pipeline", "Schema", "Topic"})
     kafka: KafkaConfig
     lake: LakeConfig
     olap: OlapConfig

@@ -1,5 +1,7 @@
 """Configuration of the pricing service."""
 
+from typing import ClassVar
+
 from chassis.config import RpcConfig, StreamingConfig
 from chassis.learning.training import WorkConfig
 
@@ -7,4 +9,5 @@ from chassis.learning.training import WorkConfig
 class PricingConfig(StreamingConfig, WorkConfig):
     """What every role of pricing is told."""
 
+    watches: ClassVar[frozenset[str]] = frozenset({"FareTable", "Feature", "Model", "Pipeline", "PricingPolicy", "Schema", "Topic"})
     rpc: RpcConfig

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -195,6 +196,35 @@ def test_what_was_refused_is_judged_again_by_the_next_build(tmp_path: Path) -> N
     """It is kept as it was received, since the control plane will not send it again."""
     LastGood(tmp_path).save(saved_state_pb2.SavedState(resource_version=5, refused=[cell("a", "understood-now")]))
     assert [resource.cell.region for resource in desired.load(process(tmp_path, None)).resources] == ["understood-now"]
+
+
+class CellsConfig(ServiceConfig):
+    """Of a service that goes by cells alone."""
+
+    watches: ClassVar[frozenset[str]] = frozenset({"Cell"})
+
+
+class OwnersConfig(ServiceConfig):
+    """Of its next build, which goes by owners, too."""
+
+    watches: ClassVar[frozenset[str]] = frozenset({"Cell", "Owner"})
+
+
+async def test_a_process_sees_the_kinds_that_it_watches_and_no_others(shared_plane: ControlPlane, tmp_path: Path) -> None:
+    """From disk, seed and control plane; one that begins to watch another kind gets what it has not seen; to ask for more is a defect."""
+    given: dict[str, Any] = {"state_dir": tmp_path, "resources_dir": SEED, "control_plane": shared_plane.address}
+    assert {resource.kind for resource in desired.load(CellsConfig(**given)).resources} == {"Cell"}
+    async with stubs(shared_plane) as to:
+        async with following(CellsConfig(**given)) as feed:
+            await declare(to, cell(f"kinds-{to.name}"))
+            await eventually(holds(lambda: f"kinds-{to.name}" in {key[1] for key in feed.current.generations}), "a new cell")
+            assert {resource.kind for resource in feed.current.resources} == {"Cell"}
+            with pytest.raises(KeyError, match="Topic is not among"):
+                _ = feed.current.topics
+        async with following(OwnersConfig(**given)) as feed:
+            await eventually(holds(lambda: ("Owner", "data-platform") in feed.current.generations), "owners, declared long before")
+            assert {resource.kind for resource in feed.current.resources} == {"Cell", "Owner"}
+    assert {resource.kind for resource in desired.load(CellsConfig(**given)).resources} == {"Cell"}
 
 
 async def test_changes_are_refused_while_the_control_plane_is_away(plane: ControlPlane) -> None:
