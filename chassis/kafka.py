@@ -17,7 +17,18 @@ MAX_BATCH_BYTES = 900_000
 ANNOUNCE_SECONDS = 30.0
 Headers = Sequence[tuple[str, bytes]]
 
-__all__ = ["Assignment", "KafkaError", "consumer", "delete_topic", "end_offsets", "ensure_topics", "partitions", "producer", "send_all"]
+__all__ = [
+    "Assignment",
+    "KafkaError",
+    "backlog",
+    "consumer",
+    "delete_topic",
+    "end_offsets",
+    "ensure_topics",
+    "partitions",
+    "producer",
+    "send_all",
+]
 
 
 async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic]) -> None:
@@ -130,6 +141,42 @@ async def end_offsets(config: KafkaConfig, topics: Iterable[Topic]) -> Mapping[T
         return dict(await client.end_offsets(wanted)) if wanted else {}
     finally:
         await client.stop()
+
+
+async def backlog(
+    config: KafkaConfig, progress: Mapping[TopicPartition, int | None], moments: Sequence[int]
+) -> Mapping[TopicPartition, list[int]]:
+    """For each partition, how many offsets from its progress on are of a Kafka time before each moment, and how many there are in all.
+
+    Offsets are counted, which may be control records or aborted: one alone, which ends a transaction, counts as none.
+
+    Args:
+        config: of the cluster.
+        progress: exclusive end of what was taken, by partition; None for nothing.
+        moments: milliseconds since 1970, increasing.
+
+    Raises:
+        KafkaError: the cluster does not answer, or lacks a topic.
+    """
+    wanted = sorted(progress)
+    if not wanted:
+        return {}
+    client = consumer(config)
+    await client.start()
+    try:
+        client.assign(wanted)
+        ends = await client.end_offsets(wanted)
+        late = [partition for partition in wanted if ends[partition] - (progress[partition] or 0) > 1]
+        first = await client.beginning_offsets(late) if late else {}
+        borders = [await client.offsets_for_times(dict.fromkeys(late, moment)) for moment in moments] if late else []
+    finally:
+        await client.stop()
+    found = {partition: [0] * (len(moments) + 1) for partition in wanted}
+    for partition in late:
+        start, end = max(progress[partition] or 0, first[partition]), ends[partition]
+        upto = [min(end, end if border[partition] is None else border[partition].offset) for border in borders]
+        found[partition] = [max(0, border - start) for border in (*upto, end)]
+    return found
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -49,6 +49,8 @@ class Added:
     partition_values: Mapping[str, str | None]
     rows: int
     size_bytes: int
+    bounds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Least and largest value of columns, as the log writes them; of those that a `Log` was asked for."""
 
 
 @dataclass(frozen=True)
@@ -230,27 +232,10 @@ class Table:
 
         Costs one look for a file if there is none, so it may be asked often. Of a log whose next commit was cleaned it finds none.
         """
-        found: list[Commit] = []
-        while len(found) < limit:
-            try:
-                found.append(self._commit(version + 1 + len(found)))
-            except FileNotFoundError:
-                break
-        return found
+        return _newer(self._files, version, limit)
 
     def _commit(self, version: int) -> Commit:
-        with self._files.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
-            actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
-        adds = [action["add"] for action in actions if "add" in action]
-        removes = [action["remove"] for action in actions if "remove" in action]
-        return Commit(
-            version=version,
-            added=tuple(_added(add) for add in adds),
-            removed=tuple(unquote(remove["path"]) for remove in removes),
-            transactions={action["txn"]["appId"]: action["txn"]["version"] for action in actions if "txn" in action},
-            data_change=any(action.get("dataChange", True) for action in adds + removes),
-            info=next((action["commitInfo"] for action in actions if "commitInfo" in action), {}),
-        )
+        return _commit(self._files, version)
 
     def read_file(self, added: Added, columns: Sequence[str] | None = None) -> pa.Table:
         """A data file, without partition columns."""
@@ -282,6 +267,44 @@ def drop(config: LakeConfig, name: str) -> None:
         files.delete_dir(folder)
 
 
+class Log:
+    """The log of a table, for who needs only what it says and no snapshot, which holds every file in memory."""
+
+    def __init__(self, config: LakeConfig, name: str, bounds_of: Sequence[str] = ()) -> None:
+        """`bounds_of` names the columns whose least and largest values files are given with."""
+        self._files = pa.fs.PyFileSystem(DeltaStorageHandler(config.table(name), config.storage_options or None))
+        self._bounds_of = tuple(bounds_of)
+
+    def newer_commits(self, version: int, limit: int) -> list[Commit]:
+        """As `Table.newer_commits`."""
+        return _newer(self._files, version, limit, self._bounds_of)
+
+
+def _newer(files: pa.fs.FileSystem, version: int, limit: int, bounds_of: Sequence[str] = ()) -> list[Commit]:
+    found: list[Commit] = []
+    while len(found) < limit:
+        try:
+            found.append(_commit(files, version + 1 + len(found), bounds_of))
+        except FileNotFoundError:
+            break
+    return found
+
+
+def _commit(files: pa.fs.FileSystem, version: int, bounds_of: Sequence[str] = ()) -> Commit:
+    with files.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
+        actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+    adds = [action["add"] for action in actions if "add" in action]
+    removes = [action["remove"] for action in actions if "remove" in action]
+    return Commit(
+        version=version,
+        added=tuple(_added(add, bounds_of) for add in adds),
+        removed=tuple(unquote(remove["path"]) for remove in removes),
+        transactions={action["txn"]["appId"]: action["txn"]["version"] for action in actions if "txn" in action},
+        data_change=any(action.get("dataChange", True) for action in adds + removes),
+        info=next((action["commitInfo"] for action in actions if "commitInfo" in action), {}),
+    )
+
+
 def _elsewhere(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The parts, made on a thread of their own: the writer asks for them on threads of its runtime, which must not read the store."""
     source = iter(parts)
@@ -303,6 +326,8 @@ def _is_good(added: Added) -> bool:
     return added.partition_values.get("dead") != "true"
 
 
-def _added(action: Mapping[str, Any]) -> Added:
+def _added(action: Mapping[str, Any], bounds_of: Sequence[str] = ()) -> Added:
     statistics = json.loads(action.get("stats") or "{}")
-    return Added(unquote(action["path"]), action["partitionValues"], int(statistics.get("numRecords", -1)), int(action["size"]))
+    least, most = statistics.get("minValues", {}), statistics.get("maxValues", {})
+    bounds = {name: (str(least[name]), str(most[name])) for name in bounds_of if name in least and name in most}
+    return Added(unquote(action["path"]), action["partitionValues"], int(statistics.get("numRecords", -1)), int(action["size"]), bounds)

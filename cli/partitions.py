@@ -63,7 +63,8 @@ async def _show(arguments: argparse.Namespace, stub: Any, dataset: str, day: str
     lines = _lines(reply.partition)
     for verdict in reply.verdicts:
         aspect, said = (pb.Aspect.Name(verdict.aspect), pb.Verdict.Name(verdict.verdict))
-        told = f"  {aspect.removeprefix('ASPECT_').lower()}: {said.removeprefix('VERDICT_')} at version {verdict.table_version}"
+        measured = f" ({_measured(verdict)})" if verdict.HasField("value") else ""
+        told = f"  {aspect.removeprefix('ASPECT_').lower()}: {said.removeprefix('VERDICT_')}{measured} at version {verdict.table_version}"
         lines.append(": ".join([told, *filter(None, ["; ".join(verdict.reasons)])]))
     show(arguments, json_format.MessageToDict(reply), lines)
 
@@ -108,6 +109,10 @@ _ACTIONS: dict[str, tuple[Any, int, int]] = {
 
 def _state(state: pb.PartitionState.ValueType) -> str:
     return pb.PartitionState.Name(state).removeprefix("PARTITION_STATE_")
+
+
+def _measured(verdict: pb.PartitionVerdict) -> str:
+    return f"{verdict.value:,.0f} s" if verdict.aspect == pb.ASPECT_FRESHNESS else f"{verdict.value:.2f} %"
 
 
 def _row(partition: pb.Partition) -> list[str]:

@@ -93,6 +93,7 @@ PARTITION_VERDICTS = sa.Table(
     sa.Column("reasons", ARRAY(sa.Text)),
     sa.Column("incident_ids", ARRAY(sa.Text)),
     sa.Column("reported_at", _TIME),
+    sa.Column("value", sa.Float),
 )
 PARTITION_OVERRIDES = sa.Table(
     "partition_overrides",

@@ -58,7 +58,7 @@ class Curated:
         self._tell_jobs(pa.schema(self._raw.handle.schema()))
         more = self._follow(self._raw, f"curated/{self._topic.name}")
         resting = False
-        if _has_trips(self._topic):
+        if has_trips(self._topic):
             resting = time.monotonic() < self._trips_rest_until
             more |= not resting and self._follow_timed(self._raw)
         if not more and not resting:
@@ -141,7 +141,8 @@ def _typed(spans: pa.Table) -> list[dict[str, pa.Scalar]]:
     return [{name: spans[name][row] for name in spans.column_names} for row in range(spans.num_rows)]
 
 
-def _has_trips(topic: Topic) -> bool:
+def has_trips(topic: Topic) -> bool:
+    """True if `trips` is made of the topic's events."""
     return topic.message.endswith(".TripEvent")
 
 
@@ -149,7 +150,7 @@ def jobs(topic: Topic, raw: pa.Schema) -> list[JobDefinition]:
     """What the curated tables of a topic are made from, given the columns of raw."""
     source, given = f"lake/{table_name(topic.name)}", taken(raw)
     made = [(topic.name, transformed(f"lake/curated/{topic.name}", source, given, [dated], [_first_of_each]))]
-    if _has_trips(topic):
+    if has_trips(topic):
         made.append(("trips", transformed(f"lake/{TRIPS}", source, given, [], [latest_trips])))
     return [JobDefinition(f"ingestion.curated.{name}", (source,), (output,)) for name, output in made]
 

@@ -18,6 +18,7 @@ from chassis.retiring import retire
 from services.ingestion.config import IngestionConfig
 from services.ingestion.curated import Curated
 from services.ingestion.deadletters import DEAD_LETTERS, DeadLetters
+from services.ingestion.keeping import keep_promises
 from services.ingestion.live import Live
 from services.ingestion.retiring import drops
 from services.ingestion.standing import say_followed
@@ -43,6 +44,7 @@ async def follow(config: IngestionConfig, context: Context) -> None:
             group.create_task(followers.live())
             group.create_task(followers.dead_letters())
             group.create_task(retire(config, context, feed, drops(config)))
+            group.create_task(keep_promises(config, context, feed))
 
 
 class Followers:

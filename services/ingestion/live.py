@@ -1,7 +1,7 @@
 """Live OLAP tables follow the raw tables' logs: the engine loads each data file itself, once (one-way door 7 of the design)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +12,7 @@ from chassis.config import LakeConfig, OlapConfig
 from chassis.lake import Added, Commit, Table
 from chassis.lakesql import source
 from chassis.lineage import JobDefinition, Lineage, from_sql
-from chassis.olap import column_type, quoted
+from chassis.olap import Olap, column_type, quoted
 from chassis.topics import Topic
 from services.ingestion.commits import good_files, take
 from services.ingestion.raw import table_name
@@ -60,6 +60,15 @@ async def live_version(client: AsyncClient, database: str, topic: str) -> int:
         return -1
     sql = f"SELECT if(count() = 0, -1, max(version)) FROM `{database}`.`{PROGRESS}` WHERE `table` = {quoted(table_name(topic))}"
     return int(str(await client.command(sql)))
+
+
+async def live_versions(engine: Olap) -> Mapping[str, int]:
+    """Last raw version in the live tables by raw table, of those that have any. Raises DEPENDENCY_UNAVAILABLE."""
+    known = await engine.rows(f"SELECT 1 FROM system.tables WHERE database = {quoted(engine.database)} AND name = {quoted(PROGRESS)}")
+    if not known.num_rows:
+        return {}
+    found = await engine.rows(f"SELECT `table`, max(version) AS version FROM `{engine.database}`.`{PROGRESS}` GROUP BY `table`")
+    return {str(row["table"]): int(row["version"]) for row in found.to_pylist()}
 
 
 class Live:

@@ -83,7 +83,14 @@ def schedule(to: Stubs, name: str = "", **spec: Any) -> resource_pb2.Resource:
 
 
 def verdict(
-    dataset: str, verdict: str, version: int, day: str = DAY, reasons: Sequence[str] = (), *, aspect: str = "UNSPECIFIED"
+    dataset: str,
+    verdict: str,
+    version: int,
+    day: str = DAY,
+    reasons: Sequence[str] = (),
+    *,
+    aspect: str = "UNSPECIFIED",
+    value: float | None = None,
 ) -> partitions.PartitionVerdict:
     """A verdict on a partition."""
     return partitions.PartitionVerdict(
@@ -93,6 +100,7 @@ def verdict(
         table_version=version,
         reasons=reasons,
         aspect=partitions.Aspect.Value(f"ASPECT_{aspect}"),
+        value=value,
     )
 
 

@@ -126,10 +126,12 @@ def test_the_state_follows_from_all_aspects() -> None:
 
 
 def test_without_a_verdict_on_its_quality_a_partition_is_not_ready() -> None:
-    """Unless it is of a dataset that is not monitored: then what was reported is enough, and nothing is not."""
-    fresh = said(Verdict.PASS, aspect=Aspect.FRESHNESS)
-    assert (mark(fresh).state, mark(fresh).reasons) == (PartitionState.PENDING, ("quality has said nothing yet",))
-    assert mark(fresh, needs_quality=False).state is PartitionState.READY
+    """Unless it is of a dataset that is not monitored: then it must be complete; a day that is fresh may have just begun."""
+    fresh, complete = (said(Verdict.PASS, aspect=aspect) for aspect in (Aspect.FRESHNESS, Aspect.COMPLETENESS))
+    assert (mark(fresh, complete).state, mark(fresh).reasons) == (PartitionState.PENDING, ("quality is not told yet",))
+    begun = mark(fresh, needs_quality=False)
+    assert (begun.state, begun.reasons) == (PartitionState.PENDING, ("completeness is not told yet",))
+    assert mark(fresh, complete, needs_quality=False).state is mark(said(Verdict.PASS), needs_quality=False).state is PartitionState.READY
     assert partitions.judged(Evidence(needs_quality=False)) == (PartitionState.PENDING, ())
 
 

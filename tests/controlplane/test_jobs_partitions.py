@@ -14,6 +14,7 @@ from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import DAY, TRIPS, Stubs, create, get, report, stubs, take, verdict
+from tests.terminal import Terminal
 
 REVENUE = "lake/curated/revenue"
 READS = [specs_pb2.ModelInput(dataset=TRIPS, days=1)]
@@ -55,6 +56,21 @@ async def test_aspects_are_reported_apart_and_kept_apart(shared_plane: ControlPl
         assert told == [(pb.ASPECT_FRESHNESS, pb.VERDICT_PASS, 6), (pb.ASPECT_QUALITY, pb.VERDICT_PASS, 7)]
         revision = reply.partition.revision
         assert await report(to, verdict(TRIPS, "PASS", 7)) == 0 and (await found(to)).revision == revision, "nothing new was said"
+
+
+async def test_of_verdicts_on_one_table_version_the_last_holds(shared_plane: ControlPlane, terminal: Terminal) -> None:
+    """Time alone makes a table stale; what is only measured again moves no revision, but is shown."""
+    async with stubs(shared_plane) as to:
+        for said, version, state in (("PASS", 4, "READY"), ("FAIL", 4, "BLOCKED"), ("PASS", 4, "READY"), ("FAIL", 5, "BLOCKED")):
+            await report(to, verdict(TRIPS, "PASS", 9), verdict(TRIPS, said, version, aspect="FRESHNESS", reasons=["late"], value=400.4))
+            assert (await found(to)).state == pb.PartitionState.Value(f"PARTITION_STATE_{state}")
+        revision = (await found(to)).revision
+        await report(to, verdict(TRIPS, "FAIL", 6, aspect="FRESHNESS", reasons=["late"], value=1460.4))
+        assert (await found(to)).revision == revision
+        await report(to, verdict(TRIPS, "PASS", 6, aspect="COMPLETENESS", value=99.95))
+        shown = await terminal.text("partitions", "show", TRIPS, DAY, "--cell", to.cell)
+        assert "  freshness: FAIL (1,460 s) at version 6: late\n" in shown
+        assert "  completeness: PASS (99.95 %) at version 6\n" in shown and "  quality: PASS at version 9" in shown
 
 
 async def test_a_dataset_that_is_not_monitored_needs_no_verdict_on_its_quality(shared_plane: ControlPlane) -> None:

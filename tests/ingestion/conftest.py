@@ -14,6 +14,9 @@ from chassis.desired import Desired, DesiredFeed
 from chassis.topics import Topic
 from services.ingestion.config import IngestionConfig
 from services.ingestion.publish import Publisher
+from tests.controlplane.conftest import plane
+
+__all__ = ["plane"]
 
 SEED = Path(__file__).parents[2] / "deploy" / "resources"
 

@@ -63,7 +63,8 @@ def judged(verdict: partition_pb.PartitionVerdict, place: int) -> Judged:
     name = state_name(partition_pb.Verdict.Name(verdict.verdict), "VERDICT_")
     aspect = state_name(partition_pb.Aspect.Name(verdict.aspect), "ASPECT_") or Aspect.QUALITY
     reasons, incidents = tuple(map(stored, verdict.reasons)), tuple(map(stored, verdict.incident_ids))
-    return Judged(key, Verdict(name), verdict.table_version, reasons, incidents, Aspect(aspect))
+    value = verdict.value if verdict.HasField("value") else None
+    return Judged(key, Verdict(name), verdict.table_version, reasons, incidents, Aspect(aspect), value=value)
 
 
 def verdict_message(verdict: Judged) -> partition_pb.PartitionVerdict:
@@ -77,6 +78,7 @@ def verdict_message(verdict: Judged) -> partition_pb.PartitionVerdict:
         incident_ids=verdict.incident_ids,
         aspect=partition_pb.Aspect.Value(f"ASPECT_{verdict.aspect}"),
         reported_at=timestamp(verdict.reported_at),
+        value=verdict.value,
     )
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from chassis.tiers import TIERS
 from services.controlplane.jobs.runs import Capacity, Run
-from services.controlplane.resources.tiers import TIERS
 
 RESERVED, PREEMPTIBLE = (
     frozenset(tier for tier, means in TIERS.items() if means.compute_class == name) for name in ("reserved", "preemptible")

@@ -50,7 +50,7 @@ def partition_of(row: sa.Row[Any]) -> Partition:
 def verdict_of(row: sa.Row[Any]) -> Judged:
     """A verdict from its row."""
     key, reasons, incidents = PartitionKey(row.dataset, row.partition_date), tuple(row.reasons), tuple(row.incident_ids)
-    return Judged(key, Verdict(row.verdict), row.table_version, reasons, incidents, Aspect(row.aspect), row.reported_at)
+    return Judged(key, Verdict(row.verdict), row.table_version, reasons, incidents, Aspect(row.aspect), row.reported_at, row.value)
 
 
 async def save(connection: AsyncConnection, before: Run, after: Run) -> None:

@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis.tiers import TIERS
 from services.controlplane.jobs import packing, runs
 from services.controlplane.jobs.packing import RESERVED, Room
 from services.controlplane.jobs.rows import run_of, save
 from services.controlplane.jobs.runs import Capacity, Lease, Run
-from services.controlplane.resources.tiers import TIERS
 from services.controlplane.tables import DATABASE_TIME, RUNS
 
 # Runs that are looked at in one transaction: it stays short, however many wait.

@@ -16,7 +16,7 @@ from services.controlplane.jobs.runs import RunState
 from services.controlplane.jobs.taking import now_of
 from services.controlplane.partitions import partitions
 from services.controlplane.partitions.partitions import Evidence, Judged, Making, Override, Partition, PartitionKey, PartitionState
-from services.controlplane.resources.store import RESOURCES
+from services.controlplane.resources.store import RESOURCES, naming
 from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS
 
 _KEY = ("cell", "dataset", "partition_date")
@@ -92,10 +92,11 @@ async def _overrides(connection: AsyncConnection, cell: str, keys: Collection[Pa
 
 
 async def _unmonitored(connection: AsyncConnection, datasets: Collection[str]) -> set[str]:
-    """Datasets that are declared, and declared as not monitored: no verdict on their quality will come."""
+    """Datasets that are declared, and neither as monitored nor with a quality rule: no verdict on their quality will come."""
     query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Dataset", RESOURCES.c.name.in_(sorted(datasets)))
     rows = (await connection.execute(query)).all()
-    return {row.name for row in rows if not resource_pb2.Resource.FromString(row.body).dataset.monitored}
+    found = {row.name for row in rows if not resource_pb2.Resource.FromString(row.body).dataset.monitored}
+    return found - {rule.quality_rule.dataset for rule in await naming(connection, "QualityRule", found)}
 
 
 def _among(table: sa.Table, cell: str, keys: Collection[PartitionKey]) -> list[sa.ColumnElement[bool]]:
@@ -148,6 +149,7 @@ async def keep_verdicts(connection: AsyncConnection, cell: str, kept: Sequence[J
             "reasons": list(judged.reasons),
             "incident_ids": list(judged.incident_ids),
             "reported_at": now,
+            "value": judged.value,
         }
         for judged in kept
     ]

@@ -68,6 +68,8 @@ class Judged:
     incident_ids: tuple[str, ...] = ()
     aspect: Aspect = Aspect.QUALITY
     reported_at: datetime | None = None
+    value: float | None = None
+    """What was measured: seconds of freshness, percent of completeness."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Override:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a partition. `needs_quality` unless it is of a dataset that is declared as not monitored."""
+    """What is known of a partition. `needs_quality` unless its dataset is declared as not monitored: that needs completeness."""
 
     verdicts: tuple[Judged, ...] = ()
     making: Making | None = None
@@ -142,11 +144,12 @@ def marked(before: Partition | None, key: PartitionKey, evidence: Evidence, now:
             f"overridden by {override.actor or 'somebody'}: {override.reason}",
             *(f"without it {judged_state}: {why}" for why in reasons),
         )
+    quality = [verdict for verdict in evidence.verdicts if verdict.aspect is Aspect.QUALITY]
     changed_at = now if before is None or before.state is not state else before.state_changed_at
     after = Partition(
         key,
         state,
-        max((verdict.table_version for verdict in evidence.verdicts), default=-1),
+        max((verdict.table_version for verdict in quality or evidence.verdicts), default=-1),
         reasons,
         tuple(dict.fromkeys(incident for verdict in evidence.verdicts for incident in verdict.incident_ids)),
         changed_at,
@@ -155,7 +158,13 @@ def marked(before: Partition | None, key: PartitionKey, evidence: Evidence, now:
         evidence.making.number if evidence.making else 0,
         before.revision if before else 0,
     )
-    return None if after == before else after
+    return None if after == before or _goes_on(after, before, evidence.verdicts) else after
+
+
+def _goes_on(after: Partition, before: Partition | None, verdicts: Sequence[Judged]) -> bool:
+    """True if only the version is another, and quality did not say so: other aspects are told again and again while the table goes on."""
+    spoken = {verdict.aspect for verdict in verdicts}
+    return before is not None and Aspect.QUALITY not in spoken and replace(after, table_version=before.table_version) == before
 
 
 def judged(evidence: Evidence) -> tuple[PartitionState, tuple[str, ...]]:
@@ -164,8 +173,10 @@ def judged(evidence: Evidence) -> tuple[PartitionState, tuple[str, ...]]:
     bad, unknown = _reasons(found[Verdict.FAIL]), _reasons(found[Verdict.UNKNOWN])
     if bad:
         return PartitionState.BLOCKED, (*bad, *unknown)
-    has_quality = any(given.aspect is Aspect.QUALITY for given in evidence.verdicts)
-    enough = bool(evidence.verdicts) and (has_quality or not evidence.needs_quality)
+    needed = Aspect.QUALITY if evidence.needs_quality else Aspect.COMPLETENESS
+    spoken = {given.aspect for given in evidence.verdicts}
+    # A monitor that judges quality although it is not declared speaks of a day that has ended, too.
+    enough = bool(spoken & {needed, Aspect.QUALITY})
     if enough and not unknown:
         return PartitionState.READY, _reasons(found[Verdict.NOT_JUDGED])
     made = _of_making(evidence.making)
@@ -173,7 +184,7 @@ def judged(evidence: Evidence) -> tuple[PartitionState, tuple[str, ...]]:
         return made[0], (*made[1], *unknown)
     if unknown:
         return PartitionState.UNKNOWN, unknown
-    return PartitionState.PENDING, ("quality has said nothing yet",) if evidence.verdicts else ()
+    return PartitionState.PENDING, (f"{needed.lower()} is not told yet",) if evidence.verdicts else ()
 
 
 def _of_making(making: Making | None) -> tuple[PartitionState, tuple[str, ...]] | None:

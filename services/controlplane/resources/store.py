@@ -1,7 +1,7 @@
 """Resources and schemas in PostgreSQL. Every change has a version; versions become visible in their order."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -225,6 +225,16 @@ async def find(connection: AsyncConnection, kind: str, name: str) -> resource_pb
     if body is None:
         raise ArterialError(Reason.NOT_FOUND, f"{kind}/{name} does not exist")
     return resource_pb2.Resource.FromString(body)
+
+
+async def naming(connection: AsyncConnection, kind: str, names: Collection[str]) -> list[resource_pb2.Resource]:
+    """Resources of a kind in which one of these names stands, in whatever field: the database looks, so that only these are parsed."""
+    if not names:
+        return []
+    wanted = sa.bindparam("wanted", [name.encode() for name in sorted(names)], ARRAY(sa.LargeBinary))
+    within = sa.text("EXISTS (SELECT FROM unnest(:wanted) AS name WHERE position(name IN body) > 0)").bindparams(wanted)
+    query = sa.select(RESOURCES.c.body).where(RESOURCES.c.kind == kind, within).order_by(RESOURCES.c.name)
+    return [resource_pb2.Resource.FromString(body) for body in (await connection.scalars(query)).all()]
 
 
 async def edit_status(
