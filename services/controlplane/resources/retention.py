@@ -5,8 +5,9 @@ from datetime import timedelta
 
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.resources import Key, key_of
+from chassis.tiers import DAY, TIERS
 from chassis.topics import topic_from_spec
-from services.controlplane.resources.tiers import DAY, TIERS, promise
+from services.controlplane.resources.tiers import promise
 
 # Kinds of the runs that drop data, and what each drops. Only a removal makes them.
 RECORDS, TABLES, STATISTICS = "ingestion-retire-records", "ingestion-retire-tables", "dss-retire-statistics"
