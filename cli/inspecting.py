@@ -13,11 +13,10 @@ from google.protobuf import json_format
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as grpc_stubs
 from arterial.api.controlplane.v1 import resource_pb2
-from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason
 from chassis.resourcedocs import Explained, ResourceDocs
 from chassis.resources import to_document
-from cli.connect import PAGE, paged, show, table, to_service
+from cli.connect import paged, show, table, to_service
 from cli.wait import who
 
 # The generated stubs are typed for the synchronous runtime.
@@ -133,6 +132,8 @@ def _described(reply: pb.DescribeResourceResponse) -> Iterator[str]:
         yield f"{condition.type} is {condition.status} since {since}, says {who(condition)}: {why}"
     for what, names in (("refers to", reply.refers_to), ("referred to by", reply.referred_to_by)):
         yield from [f"{what} {', '.join(names)}"] * bool(names)
+    for moment in reply.next_ticks:
+        yield f"ticks next {_time(moment)} UTC"
     for each in reply.dependents:
         yield f"felt by {each.name}" + f" (tier {each.tier}, {each.owner})" * bool(each.tier)
     yield from [f"who would feel a change is not known: {reply.dependents_unknown}"] * bool(reply.dependents_unknown)
@@ -157,10 +158,10 @@ def _time(moment: Any) -> str:
 async def run_history(arguments: argparse.Namespace) -> int:
     """The log, newest first."""
     async with to_service(arguments, "controlplane") as channel:
-        page = page_pb2.PageRequest(page_size=min(arguments.limit, PAGE))
-        request = pb.ListChangesRequest(kind=arguments.kind, name=arguments.name, page=page)
-        reply = await grpc_stubs.ControlPlaneServiceStub(channel).ListChanges(request)
-    show(arguments, [json_format.MessageToDict(change) for change in reply.changes], _history(reply.changes))
+        stub: Stub = grpc_stubs.ControlPlaneServiceStub(channel)
+        wanted = {"kind": arguments.kind, "name": arguments.name}
+        found = await paged(lambda page: stub.ListChanges(pb.ListChangesRequest(**wanted, page=page)), "changes", arguments.limit)
+    show(arguments, [json_format.MessageToDict(change) for change in found], _history(found))
     return 0
 
 

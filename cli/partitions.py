@@ -7,9 +7,8 @@ from google.protobuf import json_format
 
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2_grpc
-from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason
-from cli.connect import PAGE, paged, show, table, to_service
+from cli.connect import paged, show, table, to_service
 from cli.resources import actor
 
 STATES = ("PENDING", "RUNNING", "READY", "FAILED", "BLOCKED", "UNKNOWN")
@@ -82,14 +81,14 @@ async def _override(arguments: argparse.Namespace, stub: Any, dataset: str, day:
 
 
 async def _overrides(arguments: argparse.Namespace, stub: Any, dataset: str = "") -> None:
-    page = page_pb2.PageRequest(page_size=min(PAGE, arguments.limit))
-    reply = await stub.ListOverrides(pb.ListOverridesRequest(cell=arguments.cell, dataset=dataset, page=page))
+    wanted = {"cell": arguments.cell, "dataset": dataset}
+    found = await paged(lambda page: stub.ListOverrides(pb.ListOverridesRequest(**wanted, page=page)), "overrides", arguments.limit)
     rows = [["MADE", "DATASET", "DATE", "STATE", "BY", "REASON", "WITHDRAWN"]]
-    for made in reply.overrides:
+    for made in found:
         ended = f"{made.withdrawn_at.ToDatetime():%Y-%m-%d %H:%M} by {made.withdrawn_by}: {made.withdrawn_because}"
         when, withdrawn = f"{made.made_at.ToDatetime():%Y-%m-%d %H:%M}", ended if made.HasField("withdrawn_at") else ""
         rows.append([when, made.dataset, made.partition_date, _state(made.state), made.actor, made.reason, withdrawn])
-    show(arguments, [json_format.MessageToDict(made) for made in reply.overrides], table(rows))
+    show(arguments, [json_format.MessageToDict(made) for made in found], table(rows))
 
 
 async def _watch(arguments: argparse.Namespace, stub: Any, dataset: str = "") -> None:

@@ -23,3 +23,12 @@ async def test_a_new_dataset_of_every_tier_can_be_planned(terminal: Terminal, tm
         words = ("--name", f"bike_rentals_{tier}", "--owner", "bikes", "--tier", tier, "--key", "bike_id", "--folder", str(folder))
         await terminal.text("init", "dataset", *words)
         assert len((await terminal.document("plan", str(folder)))["changes"]) == 15
+
+
+async def test_a_schedule_says_when_it_ticks_next(terminal: Terminal) -> None:
+    """Described like any other resource, with the moments that come."""
+    await terminal.text("apply", str(EXAMPLES[0].parent / "training_schedules"))
+    assert (await terminal.text("describe", "Schedule", "radar-weekly")).count("ticks next 20") == 3
+    assert "ticks next" not in await terminal.text("describe", "Schedule", "eta-daily"), "it ticks by data"
+    for name in ("radar-weekly", "eta-daily"):
+        await terminal.text("delete", "Schedule", name)

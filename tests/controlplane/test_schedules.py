@@ -58,6 +58,17 @@ def test_ticks_follow_the_clock_of_the_place_over_the_change_of_time() -> None:
         assert [tick.day for tick in ticks] == [first, first + timedelta(days=1), last]
 
 
+def test_the_next_ticks_lie_within_the_dates_of_a_schedule() -> None:
+    """Those that will come, in UTC; none of one that is over, paused, or ticks by data."""
+    wanted, now = spec("30 2 * * *", start_date="2026-11-20", end_date="2026-11-21"), datetime(2026, 11, 1, tzinfo=UTC)
+    assert schedules.coming(wanted, now, 3) == [datetime(2026, 11, day, 7, 30, tzinfo=UTC) for day in (21, 22)]
+    assert schedules.coming(spec("30 2 * * *"), now, 1) == [datetime(2026, 11, 1, 7, 30, tzinfo=UTC)]
+    assert not schedules.coming(wanted, datetime(2027, 1, 1, tzinfo=UTC), 3)
+    wanted.paused = True
+    assert not schedules.coming(wanted, now, 3)
+    assert not schedules.coming(specs_pb2.ScheduleSpec(data=specs_pb2.DataTrigger(datasets=[TRIPS])), now, 3)
+
+
 def test_what_is_missed_follows_the_policy() -> None:
     """All, the newest, or none but what came within five minutes."""
     position, now = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 24, 7, 32, tzinfo=UTC)

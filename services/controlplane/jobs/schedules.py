@@ -67,6 +67,18 @@ def decide(spec: specs_pb2.ScheduleSpec, position: datetime, now: datetime) -> D
     return Decision(ticks, ticks[-1].at if len(ticks) == MAX_TICKS else until)
 
 
+def coming(spec: specs_pb2.ScheduleSpec, now: datetime, count: int) -> list[datetime]:
+    """The next ticks of the clock within the schedule's dates, at most `count`; none while it is paused, or ticks by data."""
+    if spec.paused or spec.WhichOneof("trigger") != "cron":
+        return []
+    zone, after = _zone(spec.cron), now
+    if spec.start_date:
+        after = max(now, _begin(spec.cron, date.fromisoformat(spec.start_date)) - _SECOND)
+    last = date.fromisoformat(spec.end_date) if spec.end_date else date.max
+    moments = islice(CronSim(spec.cron.expression, after.astimezone(zone)), count)
+    return [moment.astimezone(UTC) for moment in moments if moment.date() - timedelta(days=spec.cron.days_back) <= last]
+
+
 def next_moment(spec: specs_pb2.ScheduleSpec, position: datetime) -> datetime | None:
     """The next tick of the clock after a position; None if there is none within 50 years."""
     return next(CronSim(spec.cron.expression, position.astimezone(_zone(spec.cron))), None)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from textwrap import shorten
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
@@ -21,6 +22,7 @@ from services.controlplane.resources.tiers import promise
 from services.controlplane.rollouts import rollouts
 
 LATEST_CHANGES = 10
+NEXT_TICKS = 3
 # What an error tells, whose details travel in a header of 8 KB: doors with their reasons, characters of one, and dependents of one.
 MAX_DOORS_TOLD, MAX_REASON, MAX_FELT_TOLD = 8, 300, 6
 _MADE = (pb.Change.ACTION_CREATE, pb.Change.ACTION_UPDATE)
@@ -99,6 +101,9 @@ class Applying:
             dependents_unknown=unknown,
             changes=[change.told() for change in changes],
         )
+        if kind == "Schedule":
+            for moment in await asyncio.to_thread(schedules.coming, resource.schedule, datetime.now(UTC), NEXT_TICKS):
+                described.next_ticks.add().FromDatetime(moment)
         if kind == "Dataset":
             rules = {other.metadata.name: other.quality_rule for other in existing.values() if other.kind == "QualityRule"}
             described.promise.CopyFrom(promise(resource, rules))
