@@ -79,6 +79,7 @@ PARTITIONS = sa.Table(
     sa.Column("override_at", _TIME),
     sa.Column("run", sa.BigInteger),
     sa.Column("revision", sa.BigInteger),
+    sa.Column("causes", JSONB),
 )
 PARTITION_CELLS = sa.Table("partition_cells", _metadata, sa.Column("cell", sa.Text, primary_key=True), sa.Column("revision", sa.BigInteger))
 PARTITION_VERDICTS = sa.Table(

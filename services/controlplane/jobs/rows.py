@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,9 +26,14 @@ def run_of(row: sa.Row[Any]) -> Run:
     del values["log_lines"], values["told_state"]
     terms = Terms(**{name: values.pop(name) for name in _TERMS})
     has = Capacity(values.pop("worker_memory_mib"), values.pop("worker_cpu_milli"))
-    inputs = tuple(Input(dataset, days) for dataset, days in values.pop("inputs"))
+    inputs = inputs_of(values.pop("inputs"))
     lists = {name: tuple(values.pop(name)) for name in ("reasons", "produces", "worker_kinds")}
     return Run(**values | lists | {"state": RunState(row.state), "terms": terms, "worker_has": has, "inputs": inputs})
+
+
+def inputs_of(stored: Sequence[Sequence[Any]]) -> tuple[Input, ...]:
+    """What a run reads, from the column of its row."""
+    return tuple(Input(dataset, days) for dataset, days in stored)
 
 
 def partition_of(row: sa.Row[Any]) -> Partition:
@@ -44,6 +50,7 @@ def partition_of(row: sa.Row[Any]) -> Partition:
         None if row.override_at is None else Override(state, row.override_reason, row.override_actor, row.override_at),
         row.run,
         row.revision,
+        tuple(PartitionKey(dataset, date.fromisoformat(day)) for dataset, day in row.causes),
     )
 
 

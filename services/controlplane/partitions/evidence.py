@@ -10,12 +10,21 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from arterial.api.controlplane.v1 import resource_pb2
-from services.controlplane.jobs.rows import partition_of, verdict_of
+from services.controlplane.jobs.rows import inputs_of, partition_of, verdict_of
 from services.controlplane.jobs.run_store import reconsider_partitions
 from services.controlplane.jobs.runs import RunState
 from services.controlplane.jobs.taking import now_of
-from services.controlplane.partitions import partitions
-from services.controlplane.partitions.partitions import Evidence, Judged, Making, Override, Partition, PartitionKey, PartitionState
+from services.controlplane.partitions import descent, partitions
+from services.controlplane.partitions.partitions import (
+    WITHHELD,
+    Evidence,
+    Judged,
+    Making,
+    Override,
+    Partition,
+    PartitionKey,
+    PartitionState,
+)
 from services.controlplane.resources.store import RESOURCES, naming
 from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS
 
@@ -30,20 +39,35 @@ async def hold(connection: AsyncConnection, cell: str) -> int:
 
 
 async def settle(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey], revision: int) -> dict[PartitionKey, Partition]:
-    """Marks what follows, and suspends or releases the runs that read it; returns all of the partitions. The transaction holds the cell."""
-    now = await now_of(connection)
-    known, evidence = await marks(connection, cell, keys), await _evidence(connection, cell, keys)
-    changed = []
-    for key in sorted(keys):
-        after = partitions.marked(known.get(key), key, evidence[key], now)
-        if after is not None:
-            revision += 1
-            changed.append(partitions.revised(after, revision))
+    """Marks what follows, for what was made from these partitions, too, and suspends or releases the runs that read any of them.
+
+    Returns the partitions asked for. The transaction holds the cell.
+    """
+    settled: dict[PartitionKey, Partition] = {}
+    changed: list[Partition] = []
+    waiting = set(keys)
+    while waiting:
+        before, after = await marks(connection, cell, waiting), await _marked(connection, cell, waiting)
+        numbered = [partitions.revised(mark, revision + place) for place, mark in enumerate(after, 1)]
+        revision += len(numbered)
+        if numbered:
+            await _write(connection, cell, numbered)
+        settled |= {key: partitions.pending(key) for key in waiting} | before | {mark.key: mark for mark in numbered}
+        changed += numbered
+        moved = [mark.key for mark in numbered if WITHHELD & {mark.state, before.get(mark.key, partitions.pending(mark.key)).state}]
+        waiting = await descent.made_from(connection, cell, moved)
     if changed:
-        await _write(connection, cell, changed)
         await connection.execute(sa.update(PARTITION_CELLS).where(PARTITION_CELLS.c.cell == cell).values(revision=revision))
         await reconsider_partitions(connection, cell, min(mark.key.day for mark in changed))
-    return {key: partitions.pending(key) for key in keys} | known | {mark.key: mark for mark in changed}
+    return {key: settled[key] for key in keys}
+
+
+async def _marked(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> list[Partition]:
+    """Those among the partitions that are to be marked otherwise than they are."""
+    now = await now_of(connection)
+    known, evidence = await marks(connection, cell, keys), await _evidence(connection, cell, keys)
+    found = [partitions.marked(known.get(key), key, evidence[key], now) for key in sorted(keys)]
+    return [mark for mark in found if mark is not None]
 
 
 async def marks(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> dict[PartitionKey, Partition]:
@@ -65,7 +89,11 @@ async def _evidence(connection: AsyncConnection, cell: str, keys: Collection[Par
         said[verdict.key].append(verdict)
     making, overrides = await _making(connection, cell, keys), await _overrides(connection, cell, keys)
     unmonitored = await _unmonitored(connection, {key.dataset for key in keys})
-    return {key: Evidence(tuple(said[key]), making.get(key), overrides.get(key), key.dataset not in unmonitored) for key in keys}
+    causes = await descent.causes(connection, cell, keys, making)
+    return {
+        key: Evidence(tuple(said[key]), making.get(key), overrides.get(key), key.dataset not in unmonitored, tuple(causes.get(key, ())))
+        for key in keys
+    }
 
 
 async def _making(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, Making]:
@@ -73,11 +101,11 @@ async def _making(connection: AsyncConnection, cell: str, keys: Collection[Parti
     if not keys:
         return {}
     days, datasets = [key.day for key in keys], sorted({key.dataset for key in keys})
-    query = sa.select(RUNS.c.number, RUNS.c.state, RUNS.c.reasons, RUNS.c.partition_date, RUNS.c.produces)
+    query = sa.select(RUNS.c.number, RUNS.c.state, RUNS.c.reasons, RUNS.c.partition_date, RUNS.c.produces, RUNS.c.inputs)
     query = query.where(RUNS.c.cell == cell, RUNS.c.partition_date.between(min(days), max(days)), sa.text("produces <> '{}'"))
     query = query.where(RUNS.c.produces.overlap(datasets)).order_by(RUNS.c.number)
     return {
-        PartitionKey(dataset, row.partition_date): Making(row.number, RunState(row.state), tuple(row.reasons))
+        PartitionKey(dataset, row.partition_date): Making(row.number, RunState(row.state), tuple(row.reasons), inputs_of(row.inputs))
         for row in (await connection.execute(query)).all()
         for dataset in row.produces
     }
@@ -130,6 +158,7 @@ def _values(cell: str, mark: Partition) -> dict[str, Any]:
         "override_at": override.made_at if override else None,
         "run": mark.run,
         "revision": mark.revision,
+        "causes": [[cause.dataset, cause.day.isoformat()] for cause in mark.causes],
     }
 
 

@@ -1,8 +1,8 @@
 """How the state of a dataset partition follows from what is known of it. Pure.
 
-Monitors report verdicts on its freshness, completeness and quality; runs that make it are known; an operator may override. Of these:
-an override wins; then a failed verdict blocks; what passed in all that was reported, quality included, is ready; what a run is making or
-failed to make is running or failed; what could not be judged is unknown; all else is pending.
+Monitors report verdicts on its freshness, completeness and quality; runs that make it are known; an operator may override. Of these: an
+override wins; then a failed verdict blocks, on it or on one that it was made from; what passed in all that was reported, quality included,
+is ready; what a run is making or failed to make is running or failed; what could not be judged is unknown; all else is pending.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 
-from services.controlplane.jobs.runs import RunState
+from services.controlplane.jobs.runs import Input, RunState
 
 
 class PartitionState(StrEnum):
@@ -40,6 +40,11 @@ class Aspect(StrEnum):
     COMPLETENESS = "COMPLETENESS"
     QUALITY = "QUALITY"
 
+
+# Nobody may use it, nor what was made from it.
+WITHHELD = frozenset({PartitionState.BLOCKED, PartitionState.UNKNOWN})
+# Partitions that one was made from and that are told of, each with its reasons.
+MAX_TOLD = 5
 
 # A verdict that needs a reason has one, also where the monitor gave none.
 _DEFAULT_REASON: Mapping[Verdict, str] = {
@@ -79,6 +84,7 @@ class Making:
     number: int
     state: RunState
     reasons: tuple[str, ...] = ()
+    inputs: tuple[Input, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,12 +99,16 @@ class Override:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a partition. `needs_quality` unless its dataset is declared as not monitored: that needs completeness."""
+    """What is known of a partition. `needs_quality` unless its dataset is declared as not monitored: that needs completeness.
+
+    `made_from` has those, near or far, that it was made from and that are withheld for their own sake.
+    """
 
     verdicts: tuple[Judged, ...] = ()
     making: Making | None = None
     override: Override | None = None
     needs_quality: bool = True
+    made_from: tuple["Partition", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,8 @@ class Partition:
     # Number of the newest run that makes it; 0 for none.
     run: int = 0
     revision: int = 0
+    # Of one that is withheld: which are so for their own sake, itself or what it was made from.
+    causes: tuple[PartitionKey, ...] = ()
 
 
 def pending(key: PartitionKey) -> Partition:
@@ -157,6 +169,7 @@ def marked(before: Partition | None, key: PartitionKey, evidence: Evidence, now:
         override,
         evidence.making.number if evidence.making else 0,
         before.revision if before else 0,
+        _causes(key, state, evidence),
     )
     return None if after == before or _goes_on(after, before, evidence.verdicts) else after
 
@@ -171,6 +184,8 @@ def judged(evidence: Evidence) -> tuple[PartitionState, tuple[str, ...]]:
     """State and reasons without regard to an override."""
     found = {verdict: [given for given in evidence.verdicts if given.verdict is verdict] for verdict in Verdict}
     bad, unknown = _reasons(found[Verdict.FAIL]), _reasons(found[Verdict.UNKNOWN])
+    bad += _descent(evidence, PartitionState.BLOCKED)
+    unknown += _descent(evidence, PartitionState.UNKNOWN)
     if bad:
         return PartitionState.BLOCKED, (*bad, *unknown)
     needed = Aspect.QUALITY if evidence.needs_quality else Aspect.COMPLETENESS
@@ -185,6 +200,22 @@ def judged(evidence: Evidence) -> tuple[PartitionState, tuple[str, ...]]:
     if unknown:
         return PartitionState.UNKNOWN, unknown
     return PartitionState.PENDING, (f"{needed.lower()} is not told yet",) if evidence.verdicts else ()
+
+
+def _descent(evidence: Evidence, state: PartitionState) -> tuple[str, ...]:
+    """What is wrong with the partitions in a state that this one was made from."""
+    found = [given for given in evidence.made_from if given.state is state]
+    told = tuple(
+        f"made from {given.key.dataset} {given.key.day}, which is {state}: {'; '.join(given.reasons)}" for given in found[:MAX_TOLD]
+    )
+    return (*told, f"and from {len(found) - MAX_TOLD} more that are {state}") if len(found) > MAX_TOLD else told
+
+
+def _causes(key: PartitionKey, state: PartitionState, evidence: Evidence) -> tuple[PartitionKey, ...]:
+    if state not in WITHHELD:
+        return ()
+    own = evidence.override is not None or judged(replace(evidence, made_from=()))[0] in WITHHELD
+    return (*([key] if own else []), *(given.key for given in evidence.made_from))
 
 
 def _of_making(making: Making | None) -> tuple[PartitionState, tuple[str, ...]] | None:

@@ -1,0 +1,102 @@
+"""What partitions are made from, and what is made from them: by runs that say what they read and make, and by declared curated tables."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from arterial.api.controlplane.v1 import resource_pb2
+from chassis.lineage.definition import logical_names
+from services.controlplane.jobs import gate
+from services.controlplane.jobs.gate import Window
+from services.controlplane.jobs.rows import inputs_of, partition_of
+from services.controlplane.jobs.runs import Input, RunState
+from services.controlplane.partitions.partitions import WITHHELD, Making, Partition, PartitionKey
+from services.controlplane.resources.store import RESOURCES
+from services.controlplane.tables import PARTITIONS, RUNS
+
+_CURATED = "lake/curated/"
+# Of one partition, newest first: a whole year that is blocked is told by its newest days.
+MAX_CAUSES = 100
+
+
+async def causes(
+    connection: AsyncConnection, cell: str, keys: Collection[PartitionKey], making: Mapping[PartitionKey, Making]
+) -> Mapping[PartitionKey, Sequence[Partition]]:
+    """Of each partition those, near or far, that it was made from and that are withheld for their own sake; newest date first.
+
+    What is withheld says itself why, so that one look reaches the far ones, and none is held up by one that it holds up itself.
+    """
+    tables = await _curated_tables(connection)
+    windows = {key: [*_read_by(key, making.get(key)), *_read_by_table(key, tables)] for key in keys}
+    read = [window for found in windows.values() for window in found]
+    if not read:
+        return {}
+    first, last = min(window.first for window in read), max(window.last for window in read)
+    near = PARTITIONS.c.partition_date.between(first, last), PARTITIONS.c.dataset.in_(sorted({window.dataset for window in read}))
+    closed = await _withheld(connection, cell, sa.and_(*near))
+    wanted = {key: _of(key, [one for one in closed if _within(one.key, found)]) for key, found in windows.items()}
+    far = {cause for found in wanted.values() for cause in found}
+    own = {one.key: one for one in await _withheld(connection, cell, _named(far)) if one.key in one.causes}
+    return {key: [own[cause] for cause in found if cause in own] for key, found in wanted.items()}
+
+
+def _of(key: PartitionKey, closed: Iterable[Partition]) -> list[PartitionKey]:
+    """What withholds some partitions, but for one that cannot be its own cause."""
+    found = {cause for one in closed for cause in one.causes} - {key}
+    return sorted(found, key=lambda cause: (cause.day, cause.dataset), reverse=True)[:MAX_CAUSES]
+
+
+async def _withheld(connection: AsyncConnection, cell: str, which: sa.ColumnElement[bool]) -> list[Partition]:
+    states = [str(state) for state in sorted(WITHHELD)]
+    query = sa.select(PARTITIONS).where(PARTITIONS.c.cell == cell, PARTITIONS.c.state.in_(states), which)
+    return [partition_of(row) for row in (await connection.execute(query)).all()]
+
+
+def _named(keys: Collection[PartitionKey]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(PARTITIONS.c.dataset, PARTITIONS.c.partition_date).in_([(key.dataset, key.day) for key in keys])
+
+
+async def made_from(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> set[PartitionKey]:
+    """Partitions that were made from any of these."""
+    if not keys:
+        return set()
+    by_day = defaultdict(set)
+    for key in keys:
+        by_day[key.dataset].add(key.day)
+    found = {
+        PartitionKey(f"{_CURATED}{name}", key.day)
+        for name, read in (await _curated_tables(connection)).items()
+        for key in keys
+        if key.dataset in read
+    }
+    query = sa.select(RUNS.c.partition_date, RUNS.c.inputs, RUNS.c.produces).where(RUNS.c.cell == cell, sa.text("produces <> '{}'"))
+    query = query.where(RUNS.c.state == str(RunState.SUCCEEDED), RUNS.c.partition_date >= min(key.day for key in keys))
+    for row in (await connection.execute(query)).all():
+        windows = gate.windows(inputs_of(row.inputs), row.partition_date)
+        if any(window.first <= day <= window.last for window in windows for day in by_day.get(window.dataset, ())):
+            found |= {PartitionKey(dataset, row.partition_date) for dataset in row.produces}
+    return found - set(keys)
+
+
+def _read_by(key: PartitionKey, making: Making | None) -> Iterable[Window]:
+    """What the run read that made a partition; one that has not ended, or failed, speaks for itself."""
+    return gate.windows(making.inputs, key.day) if making is not None and making.state is RunState.SUCCEEDED else ()
+
+
+def _read_by_table(key: PartitionKey, tables: Mapping[str, Sequence[str]]) -> Iterable[Window]:
+    """What a declared curated table is made from: the same date of its sources."""
+    read = tables.get(key.dataset.removeprefix(_CURATED), ()) if key.dataset.startswith(_CURATED) else ()
+    return gate.windows([Input(name, 1) for name in read], key.day)
+
+
+def _within(key: PartitionKey, windows: Sequence[Window]) -> bool:
+    return any(window.dataset == key.dataset and window.first <= key.day <= window.last for window in windows)
+
+
+async def _curated_tables(connection: AsyncConnection) -> Mapping[str, Sequence[str]]:
+    """Logical names that each declared curated table is made from, by its name."""
+    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "CuratedTable")
+    rows = (await connection.execute(query)).all()
+    return {row.name: logical_names(resource_pb2.Resource.FromString(row.body).curated_table.sql) for row in rows}
