@@ -14,10 +14,14 @@ from google.protobuf.descriptor import Descriptor
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as control_stubs
+from arterial.api.controlplane.v1 import resource_pb2
+from arterial.api.controlplane.v1 import schema_registry_service_pb2 as registry
+from arterial.api.controlplane.v1 import schema_registry_service_pb2_grpc as registry_stubs
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
 from arterial.api.ingestion.v1 import ingestion_service_pb2_grpc as grpc_stubs
+from arterial.channel import Channel
 from chassis import kv
-from chassis.config import KvConfig
+from chassis.config import CellConfig, KvConfig
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.features.store import FeatureStore
 from chassis.wire import BUILTIN_IDS, load_descriptor, message_descriptor
@@ -43,7 +47,7 @@ async def run_publish(arguments: argparse.Namespace) -> int:
     """Exit status 1 if a record was rejected."""
     text = arguments.file.read_text() if arguments.file else sys.stdin.read()
     async with to_service(arguments, "controlplane") as channel:
-        schema_id, descriptor = await _schema(control_stubs.ControlPlaneServiceStub(channel), arguments.topic)
+        schema_id, descriptor = await written_with(channel, arguments.topic)
     lines, payloads = _payloads(text, descriptor)
     rejected: list[dict[str, Any]] = []
     async with to_service(arguments, "ingestion") as channel:
@@ -68,15 +72,34 @@ async def run_feature(arguments: argparse.Namespace) -> int:
     return 0 if found else 1
 
 
-async def _schema(stub: Any, topic: str) -> tuple[int, Descriptor]:
-    """Id and message of what is written to a topic: the declared schema, or a built-in contract (id 0: the service knows it)."""
+async def written_with(channel: Channel, topic: str) -> tuple[int, Descriptor]:
+    """Id and message of what is written to a topic: a built-in contract, or the declared schema, at the version that the stack's cell pins.
+
+    Raises:
+        ArterialError: NOT_FOUND for a topic that is not declared; REFUSED for a schema that is not of Protobuf.
+    """
+    stub: Any = control_stubs.ControlPlaneServiceStub(channel)
     declared = (await stub.GetResource(control.GetResourceRequest(kind="Topic", name=topic))).resource.topic
     if not declared.schema:
         return BUILTIN_IDS[declared.message], message_descriptor(declared.message)
-    status = (await stub.GetResource(control.GetResourceRequest(kind="Schema", name=declared.schema))).resource.status.schema
+    schema = (await stub.GetResource(control.GetResourceRequest(kind="Schema", name=declared.schema))).resource
+    pinned = [each for each in schema.status.conditions if each.type == "Pinned" and each.cell == CellConfig().name]
+    status = schema.status.schema if not pinned else await _pinned(channel, schema)
     if not status.file_descriptor_set:
         raise ArterialError(Reason.REFUSED, f"Schema {declared.schema} is no Protobuf schema: use a client of its language")
     return status.schema_id, load_descriptor(status.file_descriptor_set, status.message)
+
+
+async def _pinned(channel: Channel, schema: resource_pb2.Resource) -> resource_pb2.SchemaStatus:
+    """The schema at the version that the stack's cell pins."""
+    name, stub = schema.metadata.name, control_stubs.ControlPlaneServiceStub(channel)
+    cell = (await stub.GetResource(control.GetResourceRequest(kind="Cell", name=CellConfig().name))).resource.cell
+    version = next(pin.version for pin in cell.schema_pins if pin.schema == name)
+    request = registry.GetSchemaVersionRequest(subject=schema.schema.subject or f"{name}-value", version=version)
+    found = (await registry_stubs.SchemaRegistryServiceStub(channel).GetSchemaVersion(request)).registered
+    return resource_pb2.SchemaStatus(
+        schema_id=found.schema_id, version=version, message=found.schema.message, file_descriptor_set=found.schema.file_descriptor_set
+    )
 
 
 def _payloads(text: str, descriptor: Descriptor) -> tuple[list[int], list[bytes]]:

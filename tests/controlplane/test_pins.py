@@ -20,9 +20,11 @@ from chassis.desired import DesiredFeed, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.judge import judge
 from chassis.reporting import Standing
+from chassis.rpc.client import channel
 from chassis.testing import eventually
 from chassis.topics import Adoption, Topic
 from chassis.wire import frame, split
+from cli.publish import written_with
 from services.controlplane.registry.definition import CODE
 from services.ingestion.publish import Publisher
 from tests.controlplane.conftest import ControlPlane
@@ -241,6 +243,21 @@ async def test_publish_and_plain_values_go_by_the_pin_and_framed_ones_by_their_w
     framed = frame(ids["us"], payload)
     await pinned.find_schemas([framed])
     assert judge(topic(two.name), pinned.schemas, [framed], None).columns["note"].to_pylist() == ["n"]
+
+
+async def test_the_command_line_publishes_what_its_cell_pins(plane: ControlPlane, tmp_path: Path) -> None:
+    """`arterial publish` in the stack's own cell, which is called local."""
+    async with followed(plane, tmp_path) as two, channel(plane.address) as connection:
+        spec = specs_pb2.TopicSpec(key_field="city_id", schema=two.name)
+        metadata = resource_pb2.Metadata(name=two.name, owner="data-platform")
+        await two.apply(resource_pb2.Resource(api_version="arterial.dev/v1", kind="Topic", metadata=metadata, topic=spec))
+        newest, descriptor = await written_with(connection, two.name)
+        assert "note" in descriptor.fields_by_name
+        local = (await two.to.control.GetResource(pb.GetResourceRequest(kind="Cell", name="local"))).resource
+        local.cell.schema_pins.add(schema=two.name, version=2)
+        await two.apply(local)
+        pinned, descriptor = await written_with(connection, two.name)
+        assert pinned != newest and "tip" in descriptor.fields_by_name and "note" not in descriptor.fields_by_name
 
 
 async def read(config: KafkaConfig, name: str, count: int) -> list[bytes]:
