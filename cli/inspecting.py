@@ -135,7 +135,7 @@ def _described(reply: pb.DescribeResourceResponse) -> Iterator[str]:
     for moment in reply.next_ticks:
         yield f"ticks next {_time(moment)} UTC"
     for each in reply.dependents:
-        yield f"felt by {each.name}" + f" (tier {each.tier}, {each.owner})" * bool(each.tier)
+        yield f"{'written' if each.producer else 'felt'} by {each.name}" + f" (tier {each.tier}, {each.owner})" * bool(each.tier)
     yield from [f"who would feel a change is not known: {reply.dependents_unknown}"] * bool(reply.dependents_unknown)
     yield "changes:"
     yield from (f"  {line}" for line in _history(reply.changes))

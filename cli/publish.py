@@ -20,6 +20,7 @@ from arterial.api.controlplane.v1 import schema_registry_service_pb2_grpc as reg
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
 from arterial.api.ingestion.v1 import ingestion_service_pb2_grpc as grpc_stubs
 from arterial.channel import Channel
+from arterial.producers import PRODUCER
 from chassis import kv
 from chassis.config import CellConfig, KvConfig
 from chassis.errors import ArterialError, Reason, Violation
@@ -36,6 +37,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     publish = commands.add_parser("publish", help="publish records, one JSON object a line; event_id and event_time are made if absent")
     publish.add_argument("topic")
     publish.add_argument("file", type=Path, nargs="?", help="by default standard input")
+    publish.add_argument("--producer", default="arterial-cli", metavar="NAME", help="who publishes, for lineage (default: arterial-cli)")
     publish.set_defaults(run=run_publish)
     feature = commands.add_parser("feature", help="the live value of a declared feature")
     feature.add_argument("name")
@@ -52,7 +54,7 @@ async def run_publish(arguments: argparse.Namespace) -> int:
     rejected: list[dict[str, Any]] = []
     async with to_service(arguments, "ingestion") as channel:
         stub: Any = grpc_stubs.IngestionServiceStub(channel)
-        async for reply in stub.Publish(_frames(arguments.topic, schema_id, payloads)):
+        async for reply in stub.Publish(_frames(arguments.topic, schema_id, payloads), metadata=((PRODUCER, arguments.producer),)):
             first = reply.frame_id * FRAME_RECORDS
             rejected += [{"line": lines[first + each.index], "reason": each.reason, "message": each.message} for each in reply.rejected]
     told = [f"line {each['line']}: {each['reason']}: {each['message']}" for each in rejected]

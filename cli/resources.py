@@ -185,12 +185,13 @@ def shown(change: pb.Change) -> list[str]:
             lines += _field(change, field)
         if field.one_way_door:
             lines.append(f"      one-way door: {field.reason}; --approve {change.kind}/{change.name}:{field.path}")
-    if change.dependents:
+    for producer, what in ((False, "felt by"), (True, "written by")):
         told = ", ".join(
             f"{each.name} ({', '.join([f'tier {each.tier}'] * (each.tier > 0) + [each.owner] * bool(each.owner)) or 'not declared'})"
             for each in change.dependents
+            if each.producer is producer
         )
-        lines.append(f"    felt by {told}")
+        lines += [f"    {what} {told}"] * bool(told)
     return lines
 
 

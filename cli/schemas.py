@@ -59,6 +59,7 @@ async def run_check(arguments: argparse.Namespace) -> int:
     felt = await _felt(arguments, subject, _columns(verdict.violations)) if verdict.violations else Felt((), "")
     document = json_format.MessageToDict(verdict) | {"subject": subject}
     document |= {"felt": [json_format.MessageToDict(node) for node in felt.nodes], "feltUnknown": felt.unknown}
+    document |= {"producers": [json_format.MessageToDict(node) for node in felt.producers]}
     show(arguments, document, _lines(subject, verdict, felt))
     if verdict.compatible:
         return COMPATIBLE
@@ -103,10 +104,11 @@ async def run_get(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Felt:
-    """What would feel a change: most important first; and why it is not known, if it is not."""
+    """What would feel a change, most important first, and who writes the topic; and why it is not known, if it is not."""
 
     nodes: Sequence[lineage.Node]
     unknown: str
+    producers: Sequence[lineage.Node] = ()
 
 
 async def _felt(arguments: argparse.Namespace, subject: str, columns: Sequence[str]) -> Felt:
@@ -118,12 +120,27 @@ async def _felt(arguments: argparse.Namespace, subject: str, columns: Sequence[s
             stub = lineage_service_pb2_grpc.LineageServiceStub(channel)
             asked = [await _known(stub, name, columns) for name in names]
             answers = await asyncio.gather(*(_impact(stub, name, found) for name, found in zip(names, asked, strict=True)))
+            producers = await _producers(stub, topic)
     except (ArterialError, KeyError) as error:
         return Felt((), f"lineage does not answer: {error}")
     nearest: dict[str, lineage.Node] = {}
     for node in sorted((node for answer in answers for node in answer), key=lambda node: node.distance):
         nearest.setdefault(node.name, node)
-    return Felt(sorted(nearest.values(), key=lambda node: (node.tier or 9, node.distance, node.name)), "")
+    return Felt(sorted(nearest.values(), key=lambda node: (node.tier or 9, node.distance, node.name)), "", producers)
+
+
+async def _producers(stub: Any, topic: str) -> list[lineage.Node]:
+    """Jobs that write a topic; those who said their names to ingestion are told by these alone."""
+    request = lineage.GetUpstreamRequest(name=f"kafka/{topic}", depth=1)
+    try:
+        found = [node for node in (await stub.GetUpstream(request)).nodes if node.kind == lineage.NODE_KIND_JOB]
+    except ArterialError as error:
+        if error.reason is Reason.NOT_FOUND:
+            return []
+        raise
+    for node in found:
+        node.name = node.name.removesuffix(f"/{topic}")
+    return found
 
 
 async def _known(stub: Any, name: str, columns: Sequence[str]) -> list[str]:
@@ -169,6 +186,7 @@ def _lines(subject: str, verdict: pb.CheckSchemaResponse, felt: Felt) -> list[st
             for node in felt.nodes
         ]
         lines += table([["", "WOULD FEEL IT", "KIND", "TIER", "OWNER"], *who]) if who else ["nobody is known who would feel it"]
+        lines += [f"  written by {node.name}" + f" ({node.owner})" * bool(node.owner) for node in felt.producers]
     return lines
 
 

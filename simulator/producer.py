@@ -11,6 +11,8 @@ from arterial.errors import ArterialError
 from simulator.city import City
 from simulator.columns import Events
 
+# Who publishes, for lineage.
+NAME = "simulator"
 FRAME_RECORDS = 500
 # Events that are sent a second time on purpose, with their ids: what producers do after a lost acknowledgement.
 RESENT_RECORDS = 10
@@ -102,5 +104,5 @@ class Producer:
     async def _stream(self) -> Publisher:
         """The open stream; a new one after an error."""
         if self._publisher is None:
-            self._publisher = await self._open.enter_async_context(self._client.publisher())
+            self._publisher = await self._open.enter_async_context(self._client.publisher(NAME))
         return self._publisher

@@ -12,15 +12,21 @@ from arterial.api.pricing.v1 import pricing_service_pb2, pricing_service_pb2_grp
 from arterial.api.types.v1 import page_pb2, position_pb2
 from arterial.channel import Channel, connect
 from arterial.errors import ArterialError, Reason
+from arterial.producers import PRODUCER, producer_name
 
 # Frames on their way at a time: more only fills memory, the server answers in order.
 MAX_FRAMES_IN_FLIGHT = 64
 
 
 class Publisher:
-    """A stream of frames. Use it as a context manager; one per event loop."""
+    """A stream of frames. Use it as a context manager; one per event loop.
 
-    def __init__(self, channel: Channel) -> None:
+    `producer` names the program that publishes, for lineage: who would feel a change of the topic's schema. Raises INVALID_REQUEST for what
+    is no name.
+    """
+
+    def __init__(self, channel: Channel, producer: str = "") -> None:
+        self._metadata = ((PRODUCER, producer_name(producer)),) if producer else ()
         self._stub = ingestion_service_pb2_grpc.IngestionServiceStub(channel)
         self._frames: asyncio.Queue[ingestion_service_pb2.PublishRequest | None] = asyncio.Queue()
         self._waiting: dict[int, asyncio.Future[ingestion_service_pb2.PublishResponse]] = {}
@@ -62,7 +68,7 @@ class Publisher:
     async def _read(self) -> None:
         error = ArterialError(Reason.DEPENDENCY_UNAVAILABLE, "the stream has ended")
         try:
-            async for response in self._stub.Publish(self._requests()):
+            async for response in self._stub.Publish(self._requests(), metadata=self._metadata):
                 self._waiting.pop(response.frame_id).set_result(response)
         except ArterialError as cause:
             error = cause
@@ -103,9 +109,9 @@ class Client:
             raise ArterialError(Reason.REFUSED, f"this client was given no address of {name}")
         return self._channels[name]
 
-    def publisher(self) -> Publisher:
-        """A stream to publish on."""
-        return Publisher(self.channel("ingestion"))
+    def publisher(self, producer: str = "") -> Publisher:
+        """A stream to publish on, under the name of the program that does."""
+        return Publisher(self.channel("ingestion"), producer)
 
     async def get_surge(self, city_id: int, cell: int) -> pricing_service_pb2.GetSurgeResponse:
         """Surge of an H3 cell."""

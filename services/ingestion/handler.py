@@ -9,6 +9,7 @@ import grpc
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
 from arterial.api.ingestion.v1 import ingestion_service_pb2_grpc
 from arterial.api.types.v1 import page_pb2
+from arterial.producers import PRODUCER, producer_name
 from chassis.clock import Clock
 from chassis.desired import DesiredFeed
 from chassis.paging import next_token, page_bounds
@@ -16,6 +17,7 @@ from services.ingestion import status
 from services.ingestion.audit import audit
 from services.ingestion.config import IngestionConfig
 from services.ingestion.followers import follower_versions
+from services.ingestion.producers import Producers
 from services.ingestion.publish import Acknowledged, Publisher
 
 # Frames of one stream that may wait for their acknowledgement: beyond it the stream is not read, which slows the caller down.
@@ -26,19 +28,24 @@ ServicerContext = grpc.aio.ServicerContext[Any, Any]
 class IngestionHandler(ingestion_service_pb2_grpc.IngestionServiceServicer):
     """Serves IngestionService."""
 
-    def __init__(self, config: IngestionConfig, feed: DesiredFeed, publisher: Publisher, clock: Clock) -> None:
+    def __init__(self, config: IngestionConfig, feed: DesiredFeed, publisher: Publisher, producers: Producers, clock: Clock) -> None:
         self._config = config
         self._feed = feed
         self._publisher = publisher
+        self._producers = producers
         self._clock = clock
 
     async def Publish(self, requests: AsyncIterator[pb.PublishRequest], context: ServicerContext) -> AsyncIterator[pb.PublishResponse]:
         """Frames are published side by side and answered in their order."""
         frames: asyncio.Queue[tuple[pb.PublishRequest, asyncio.Task[Acknowledged]] | None] = asyncio.Queue(MAX_FRAMES_IN_FLIGHT)
+        producer = _producer(context)
         reading = asyncio.create_task(self._read(requests, frames))
         try:
             while (frame := await frames.get()) is not None:
-                yield _published(frame[0], await frame[1])
+                done = await frame[1]
+                if len(done.rejected) < len(done.offsets):
+                    self._producers.wrote(producer, frame[0].topic)
+                yield _published(frame[0], done)
             await reading
         finally:
             reading.cancel()
@@ -104,6 +111,12 @@ class IngestionHandler(ingestion_service_pb2_grpc.IngestionServiceServicer):
         rows = await asyncio.to_thread(status.dead_letters, self._config, topics, request.source)
         page = page_pb2.PageResponse(next_page_token=next_token(end, len(rows), "dead_letters"))
         return pb.ListDeadLettersResponse(dead_letters=[dead_letter(row) for row in rows[start:end]], page=page)
+
+
+def _producer(context: ServicerContext) -> str:
+    """Who publishes, as the caller says; "" for nobody by name. Raises INVALID_REQUEST for what is no name."""
+    named = dict(context.invocation_metadata() or ()).get(PRODUCER)
+    return producer_name(named if isinstance(named, str) else named.decode("ascii", "replace")) if named is not None else ""
 
 
 def _published(request: pb.PublishRequest, done: Acknowledged) -> pb.PublishResponse:

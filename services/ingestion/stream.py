@@ -21,6 +21,7 @@ from chassis.telemetry import TRACEPARENT, links_from
 from chassis.topics import Topic
 from services.ingestion.config import IngestionConfig
 from services.ingestion.continuity import Continuity
+from services.ingestion.producers import Producers
 from services.ingestion.raw import RawTable
 from services.ingestion.rows import Records, raw_job
 from services.ingestion.standing import say_raw
@@ -47,6 +48,7 @@ class RawStream:
     def __init__(self, config: IngestionConfig, context: Context, feed: DesiredFeed, lineage: Lineage) -> None:
         self._config = config
         self._lineage = lineage
+        self._producers = Producers(lineage)
         self._context = context
         self._feed = feed
         self._assignment = kafka.Assignment()
@@ -207,6 +209,8 @@ class RawStream:
                 await self._position(table, sorted(buffer))
                 return
         self._rows.add(sum(len(records) for records in buffer.values()), {"topic": name})
+        for records in buffer.values():
+            self._producers.heard(name, records[-1].headers)  # a sample: whoever writes much is met soon
         for partition, end in committed.items():
             self._progress[partition] = end
             if end < self._taken.get(partition, end):  # the rest waits for its schema

@@ -98,7 +98,8 @@ def _walk(walk: Walk, depth: int, links: Mapping[Name, tuple[Job, ...]], step: S
         for dataset, columns in fresh.items():
             for job in links.get(dataset, ()):
                 places = step(job, dataset, columns)
-                if not places and job.outputs:
+                # A job that reads nothing is where data begin: whoever asks what a dataset is made from gets it.
+                if not places and job.outputs and job.read:
                     continue
                 walk.jobs.setdefault(job.name, distance)
                 walk.edges[(dataset, job.name) if forward else (job.name, dataset)] = None

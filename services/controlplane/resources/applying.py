@@ -171,9 +171,13 @@ class Applying:
 
 def _felt(change: pb.Change) -> list[str]:
     """Who would feel a change, for people; the most important first."""
-    names = [f"{each.name} ({each.owner or 'not owned'})" for each in change.dependents[:MAX_FELT_TOLD]]
-    more = len(change.dependents) - len(names)
-    return [f"felt by {', '.join(names)}" + f" and {more} more" * (more > 0)] if names else []
+    found = []
+    for producer, what in ((False, "felt by"), (True, "written by")):
+        each = [dependent for dependent in change.dependents if dependent.producer is producer]
+        names = [f"{dependent.name} ({dependent.owner or 'not owned'})" for dependent in each[:MAX_FELT_TOLD]]
+        more = len(each) - len(names)
+        found += [f"{what} {', '.join(names)}" + f" and {more} more" * (more > 0)] if names else []
+    return found
 
 
 def _refuse(wrong: Sequence[Violation]) -> None:

@@ -16,6 +16,7 @@ from services.controlplane.resources.references import dataset_names
 TIMEOUT_SECONDS = 2.0
 MAX_DEPENDENTS = 100
 MAX_ASKED = 200
+TOPICS = "kafka/"
 
 
 class Dependents:
@@ -43,15 +44,22 @@ class Dependents:
 
 
 async def _of_dataset(stub: Any, name: str) -> list[pb.Dependent]:
+    """What is made from it, and of a topic who writes to it."""
     try:
         reply = await stub.GetImpact(lineage.GetImpactRequest(name=name))
+        writers = (await stub.GetUpstream(lineage.GetUpstreamRequest(name=name, depth=1))).nodes if name.startswith(TOPICS) else ()
     except ArterialError as error:
         if error.reason is Reason.NOT_FOUND:  # nothing was ever made from it
             return []
         raise
-    return [pb.Dependent(name=node.name, tier=node.tier, owner=node.owner) for node in reply.nodes[:MAX_DEPENDENTS]]
+    found = [pb.Dependent(name=node.name, tier=node.tier, owner=node.owner) for node in reply.nodes[:MAX_DEPENDENTS]]
+    topic = name.removeprefix(TOPICS)
+    jobs = [node for node in writers if node.kind == lineage.NODE_KIND_JOB][:MAX_DEPENDENTS]
+    return found + [pb.Dependent(name=node.name.removesuffix(f"/{topic}"), owner=node.owner, producer=True) for node in jobs]
 
 
 def told(found: Mapping[str, Sequence[pb.Dependent]], names: Iterable[str]) -> list[pb.Dependent]:
     """Dependents of some names, each once."""
-    return list({dependent.name: dependent for name in names for dependent in found.get(name, ())}.values())[:MAX_DEPENDENTS]
+    each = {(dependent.producer, dependent.name): dependent for name in names for dependent in found.get(name, ())}.values()
+    felt, producers = ([one for one in each if one.producer is producer][:MAX_DEPENDENTS] for producer in (False, True))
+    return felt + producers
