@@ -24,6 +24,7 @@ from cli import (
     runs,
     scaffold,
     schemas,
+    slo,
     stack,
     wait,
 )
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         schemas,
         runs,
         partitions,
+        slo,
         models,
         lineage,
         backup,

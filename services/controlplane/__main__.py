@@ -19,6 +19,8 @@ from arterial.api.controlplane.v1alpha1 import (
     partition_service_pb2_grpc,
     rollout_service_pb2,
     rollout_service_pb2_grpc,
+    slo_service_pb2,
+    slo_service_pb2_grpc,
 )
 from chassis import process, resourcefiles, sql
 from chassis.lineage import emitting
@@ -53,6 +55,8 @@ from services.controlplane.resources.store import SEED_ACTOR, ResourceStore
 from services.controlplane.rollouts.rollout_handler import RolloutHandler
 from services.controlplane.rollouts.rollout_store import RolloutStore
 from services.controlplane.rollouts.rollouts import Terms
+from services.controlplane.slos.slo_handler import SloHandler
+from services.controlplane.slos.slo_store import SloStore
 from services.controlplane.watch.change_feed import ChangeFeed
 from services.controlplane.watch.status_store import StatusStore
 from services.controlplane.watch.watching import Watching
@@ -83,6 +87,7 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
             reconciling.run(store, models, runs, partitions, context),
             telling.run(changes, lineage, context),
             StatusStore(engine).forget(context),
+            SloStore(engine).run(context),
             RolloutStore(engine).run(Terms(config.rollout_soak_seconds, config.rollout_timeout_seconds), context),
             election.run(context),
             scheduler.run(context),
@@ -113,13 +118,14 @@ def _register(
         )
         schema_registry_service_pb2_grpc.add_SchemaRegistryServiceServicer_to_server(schemas, server)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
-        partitions = PartitionHandler(PartitionStore(engine), marking)
+        partitions = PartitionHandler(PartitionStore(engine), marking, SloStore(engine))
         partition_service_pb2_grpc.add_PartitionServiceServicer_to_server(partitions, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelHandler(models), server)
         backups = BackupHandler(BackupStore(engine, MIGRATIONS), registry.prepare)
         backup_service_pb2_grpc.add_BackupServiceServicer_to_server(backups, server)
         rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutHandler(RolloutStore(engine)), server)
-        alpha = (job_service_pb2, partition_service_pb2, model_service_pb2, backup_service_pb2, rollout_service_pb2)
+        slo_service_pb2_grpc.add_SloServiceServicer_to_server(SloHandler(SloStore(engine)), server)
+        alpha = (job_service_pb2, partition_service_pb2, model_service_pb2, backup_service_pb2, rollout_service_pb2, slo_service_pb2)
         files = (pb, schema_registry_service_pb2, *alpha)
         return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 

@@ -1,4 +1,4 @@
-"""The tables of runs, schedules, partitions and model versions, as the migrations make them."""
+"""The tables of runs, schedules, partitions, objectives and model versions, as the migrations make them."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -95,6 +95,20 @@ PARTITION_VERDICTS = sa.Table(
     sa.Column("incident_ids", ARRAY(sa.Text)),
     sa.Column("reported_at", _TIME),
     sa.Column("value", sa.Float),
+)
+SLO_SAMPLES = sa.Table(
+    "slo_samples",
+    _metadata,
+    sa.Column("slo", sa.Text, primary_key=True),
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text, primary_key=True),
+    sa.Column("indicator", sa.Text, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("total", sa.Integer),
+    sa.Column("good", sa.Integer),
+    sa.Column("minute", _TIME),
+    sa.Column("minute_good", sa.Boolean),
+    sa.Column("measured_since", _TIME),
 )
 PARTITION_OVERRIDES = sa.Table(
     "partition_overrides",

@@ -3,6 +3,7 @@
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
-from arterial.api.controlplane.v1 import specs_pb2
+from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import backup_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import backup_service_pb2_grpc
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
@@ -58,9 +59,17 @@ async def everything(url: str) -> dict[str, list[str]]:
     return {name: list(rows) for name, rows in found.items()}
 
 
+def slo() -> resource_pb2.Resource:
+    """An objective of trips."""
+    spec = specs_pb2.SloSpec(dataset=TRIPS, indicator=specs_pb2.SLO_INDICATOR_FRESHNESS)
+    metadata = resource_pb2.Metadata(name="trips-fresh", owner="maps")
+    return resource_pb2.Resource(api_version="arterial.dev/v1", kind="Slo", metadata=metadata, slo=spec)
+
+
 async def fill(to: Stubs) -> str:
     """Something of everything; the id of a run that is running."""
-    await to.control.Apply(control.ApplyRequest(resources=[model(to), schedule(to, paused=True)]))
+    await to.control.Apply(control.ApplyRequest(resources=[model(to), schedule(to, paused=True), slo()]))
+    await report(to, verdict(TRIPS, "PASS", 1, datetime.now(UTC).date().isoformat(), aspect="FRESHNESS", value=7.5))
     await report(to, verdict(TRIPS, "FAIL", 1, reasons=["half\tthe\\rows\nä"]), verdict(PAYMENTS, "PASS", 2, aspect="FRESHNESS"))
     where = {"cell": to.cell, "dataset": TRIPS, "partition_date": DAY, "reason": "known"}
     await to.partitions.OverridePartition(partitions.OverridePartitionRequest(state=partitions.PARTITION_STATE_READY, **where))
@@ -84,7 +93,7 @@ async def test_a_restored_control_plane_is_the_one_that_was_backed_up(
         assert "bytes" in await Terminal({"controlplane": plane.address}, tmp_path / "one", capsys).text("backup", str(file))
     await plane.stop()
     before = await everything(plane.config.sql.url)
-    assert all(before[name] for name in ("resources", "changes", "runs", "run_log", "partition_overrides", "model_versions"))
+    assert all(before[name] for name in ("resources", "changes", "runs", "run_log", "partition_overrides", "model_versions", "slo_samples"))
     async with empty_plane(postgres_port, f"{to.name}_restored", tmp_path / "control") as restored, stubs(restored, to.name) as new:
         watch = new.control.Watch(control.WatchRequest(kinds=["Schedule"]))
         assert (await anext(aiter(watch))).type == control.WatchResponse.TYPE_RESYNC

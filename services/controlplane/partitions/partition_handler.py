@@ -24,6 +24,7 @@ from services.controlplane.partitions.partition_store import PartitionFilter, Pa
 from services.controlplane.partitions.partition_watching import PartitionWatching
 from services.controlplane.partitions.partitions import Judged, PartitionKey, PartitionState
 from services.controlplane.resources.handler import actor_of
+from services.controlplane.slos.slo_store import SloStore
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
@@ -31,14 +32,17 @@ ServicerContext = grpc.aio.ServicerContext[Any, Any]
 class PartitionHandler(partition_service_pb2_grpc.PartitionServiceServicer):
     """Serves PartitionService."""
 
-    def __init__(self, partitions: PartitionStore, watching: PartitionWatching) -> None:
+    def __init__(self, partitions: PartitionStore, watching: PartitionWatching, slos: SloStore) -> None:
         self._partitions = partitions
+        self._slos = slos
         self._watching = watching
 
     async def ReportVerdicts(self, request: pb.ReportVerdictsRequest, context: ServicerContext) -> pb.ReportVerdictsResponse:
         """A report of thousands is converted beside the loop."""
-        verdicts = await asyncio.to_thread(_verdicts, request)
-        return pb.ReportVerdictsResponse(changed=await self._partitions.report(stored(request.cell), verdicts))
+        verdicts, cell = await asyncio.to_thread(_verdicts, request), stored(request.cell)
+        changed = await self._partitions.report(cell, verdicts)
+        await self._slos.observe(cell, verdicts)
+        return pb.ReportVerdictsResponse(changed=changed)
 
     async def GetPartition(self, request: pb.GetPartitionRequest, context: ServicerContext) -> pb.GetPartitionResponse:
         """One partition."""

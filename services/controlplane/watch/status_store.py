@@ -20,6 +20,7 @@ from services.controlplane.registry import pins
 from services.controlplane.resources.pinning import condition, pins_of
 from services.controlplane.resources.store import RESOURCES
 from services.controlplane.rollouts import rollout_rows, rollouts
+from services.controlplane.slos.slos import unmeasured
 from services.controlplane.tables import DATABASE_TIME
 from services.controlplane.watch import statuses
 from services.controlplane.watch.statuses import Reporter
@@ -87,6 +88,7 @@ class StatusStore:
         for resource in resources:
             key = (resource.kind, resource.metadata.name)
             statuses.fill(resource, told.get(key, []))
+            resource.status.conditions.extend(unmeasured(resource))
             if key in under_way:
                 resource.status.conditions.append(rollouts.condition(rollout_rows.rollout(under_way[key])))
             pinning = [cell for cell in cells.values() if resource.kind == "Schema" and key[1] in pins_of(cell)]

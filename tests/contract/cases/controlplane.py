@@ -9,6 +9,7 @@ from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import model_service_pb2 as models
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as partitions
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2 as rollouts
+from arterial.api.controlplane.v1alpha1 import slo_service_pb2 as slos
 from chassis.errors import Reason
 from tests.contract.case import BAD_PAGE, LONG, Case
 
@@ -202,6 +203,10 @@ CASES = {
     "PartitionService/ListOverrides": Case(
         partitions.ListOverridesRequest(cell="contract"), partitions.ListOverridesRequest(cell="contract", page=BAD_PAGE), "page.page_size"
     ),
+    "SloService/GetSloStatus": Case(
+        slos.GetSloStatusRequest(name="absent"), slos.GetSloStatusRequest(), "name", frozenset({Reason.NOT_FOUND})
+    ),
+    "SloService/ListSloStatuses": Case(slos.ListSloStatusesRequest(), slos.ListSloStatusesRequest(page=BAD_PAGE), "page.page_size"),
     "ModelService/RegisterVersion": Case(
         models.RegisterVersionRequest(version=version("a" * 64)),
         models.RegisterVersionRequest(version=version("short")),

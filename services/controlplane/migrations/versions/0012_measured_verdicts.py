@@ -28,3 +28,6 @@ def upgrade() -> None:
         sa.Column("measured_since", TIME, nullable=False),
     )
     op.create_index("slo_samples_by_day", "slo_samples", ["day"])
+    # An objective of quality counts the verdicts on the partitions of its dataset, whatever the cell.
+    quality = sa.text("aspect = 'QUALITY'")
+    op.create_index("partition_verdicts_of_quality", "partition_verdicts", ["dataset", "partition_date"], postgresql_where=quality)

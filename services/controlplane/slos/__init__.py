@@ -1,0 +1,1 @@
+"""Objectives: measured by the verdicts that are reported."""
