@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
 from arterial.api.controlplane.v1 import specs_pb2
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2_grpc
@@ -35,6 +37,8 @@ from services.ingestion.trips import TRIPS
 # A promise is looked at this often; what was found is told when it is another, and in any case once a minute: objectives count minutes.
 LOOK_SECONDS, REPEAT_SECONDS = 10.0, 55.0
 CALL_SECONDS = 10.0
+# An engine that does not answer within this counts as away: what is known of the others is told meanwhile.
+ENGINE_SECONDS = 20.0
 # Verdicts of one call, as the contract has it.
 MAX_VERDICTS = 10_000
 _EPOCH = date(1970, 1, 1)
@@ -112,8 +116,9 @@ class Keeper:
 
     async def _verdicts(self) -> list[pb.PartitionVerdict]:
         desired, now = self._feed.current, self._clock.now()
-        with suppress(ArterialError):
-            self._live = await live_versions(self._olap)
+        with suppress(ArterialError, ClickHouseError, TimeoutError):
+            async with asyncio.timeout(ENGINE_SECONDS):
+                self._live = await live_versions(self._olap)
         instances, logs = await asyncio.to_thread(self._look, desired)
         in_kafka = await self._in_kafka([desired.topics[name] for name in logs], logs, now)
         found: list[pb.PartitionVerdict] = []
@@ -124,32 +129,45 @@ class Keeper:
 
     def _look(self, desired: Desired) -> tuple[list[Instance], Mapping[str, RawLog]]:
         """The datasets that are made here, and the logs of the raw tables that they are made from; reads on in all of them."""
-        instances: list[Instance] = []
         made, read = _made(desired), _read(desired)
         self._forget(made, read)
-        for name, takers in made.items():
-            sources = tuple(table_name(topic.name) for topic in takers)
-            position = self._position(name, sources)
-            if position is not None:
-                version, progress = position
-                taken = tuple((topic.name, progress.get(table_name(topic.name), -1)) for topic in takers)
-                instances.append(Instance(name, _promise(desired, name), version, taken))
+        instances = [found for name, takers in made.items() if (found := self._follower(desired, name, takers)) is not None]
         logs: dict[str, RawLog] = {}
         for topic in read:
-            log = self._logs.setdefault(
-                (topic.name, topic.incarnation, topic.partitions), RawLog(self._config.cell, self._config.lake, topic)
-            )
-            try:
-                log.refresh([version for instance in instances for source, version in instance.sources if source == topic.name])
+            taken = [version for instance in instances for source, version in instance.sources if source == topic.name]
+            log = self._read_on(topic, taken)
+            if log is not None:
                 logs[topic.name] = log
-            except Exception:
-                # The tables of other topics are told of still; what follows this one keeps what was told last.
-                _log.exception("log of a raw table cannot be read", topic=topic.name)
-                del self._logs[topic.name, topic.incarnation, topic.partitions]
-            if f"lake/{table_name(topic.name)}" in desired.datasets:
                 name = f"lake/{table_name(topic.name)}"
-                instances.append(Instance(name, _promise(desired, name), log.version, ((topic.name, log.version),)))
+                if name in desired.datasets:
+                    instances.append(Instance(name, _promise(desired, name), log.version, ((topic.name, log.version),)))
         return [instance for instance in instances if all(source in logs for source, _ in instance.sources)], logs
+
+    def _read_on(self, topic: Topic, taken: Sequence[int]) -> RawLog | None:
+        """The log of a raw table up to now; None if it cannot be read: what was told of it last stands, other tables are told of still."""
+        key = (topic.name, topic.incarnation, topic.partitions)
+        log = self._logs.setdefault(key, RawLog(self._config.cell, self._config.lake, topic))
+        try:
+            log.refresh(taken)
+            return log
+        except Exception:
+            _log.exception("log of a raw table cannot be read", topic=topic.name)
+            del self._logs[key]
+            return None
+
+    def _follower(self, desired: Desired, name: str, takers: Sequence[Topic]) -> Instance | None:
+        """A dataset that follows raw tables; None if it is not known how far it is, as of live tables before OLAP answered."""
+        sources = tuple(table_name(topic.name) for topic in takers)
+        if name.startswith(LIVE) and self._live is None:
+            return None
+        try:
+            version, progress = self._position(name, sources)
+        except Exception:
+            _log.exception("log of a table cannot be read", dataset=name)
+            self._positions.pop((name.removeprefix("lake/"), sources), None)
+            return None
+        taken = tuple((topic.name, progress.get(table_name(topic.name), -1)) for topic in takers)
+        return Instance(name, _promise(desired, name), version, taken)
 
     def _forget(self, made: Mapping[str, Sequence[Topic]], read: Sequence[Topic]) -> None:
         """Forgets tables that are not made any more: should they be again, they may be others, of the same name."""
@@ -157,11 +175,11 @@ class Keeper:
         self._logs = {key: log for key, log in self._logs.items() if key in topics}
         self._positions = {key: position for key, position in self._positions.items() if f"lake/{key[0]}" in made}
 
-    def _position(self, dataset: str, sources: tuple[str, ...]) -> tuple[int, Mapping[str, int]] | None:
-        """Version of a follower's table, and of the raw tables that it has taken; None if that is not known."""
+    def _position(self, dataset: str, sources: tuple[str, ...]) -> tuple[int, Mapping[str, int]]:
+        """Version of a follower's table, and of the raw tables that it has taken."""
         if dataset.startswith(LIVE):
-            version = None if self._live is None else self._live.get(sources[0], -1)
-            return None if version is None else (version, {sources[0]: version})
+            version = (self._live or {}).get(sources[0], -1)
+            return version, {sources[0]: version}
         name = dataset.removeprefix("lake/")
         position = self._positions.setdefault((name, sources), Position(self._config.lake, name, sources))
         position.refresh()
@@ -173,9 +191,10 @@ class Keeper:
         days = range(today - JUDGED_DAYS, today)
         progress = {partition: logs[topic.name].ends[partition.partition] for topic in topics for partition in kafka.partitions(topic)}
         try:
-            waiting = await kafka.backlog(self._config.kafka, progress, [(day + 1) * DAY_SECONDS * 1000 for day in days])
-        except kafka.KafkaError as error:
-            _log.info("Kafka does not answer, completeness is not told", error=str(error))
+            async with asyncio.timeout(ENGINE_SECONDS):
+                waiting = await kafka.backlog(self._config.kafka, progress, [(day + 1) * DAY_SECONDS * 1000 for day in days])
+        except (kafka.KafkaError, TimeoutError) as error:
+            _log.info("Kafka does not answer, completeness is not told", error=repr(error))
             return None
         found: dict[str, dict[int, int]] = {topic.name: dict.fromkeys(days, 0) for topic in topics}
         for partition, counts in waiting.items():

@@ -39,7 +39,8 @@ class Position:
 
     def refresh(self) -> None:
         """Reads on. Blocks: run it in a thread."""
-        if self._log is None:
+        if self._log is None or _is_gone(self._log, self.version):
+            self._log, self.version, self.progress = None, -1, {}
             table = Table.open(self._lake, self._name)
             if table is None:
                 return
@@ -68,7 +69,7 @@ class RawLog:
     def refresh(self, taken: Iterable[int]) -> None:
         """Reads on; `taken` has the versions that the followers have taken (-1: nothing). Blocks: run it in a thread."""
         base = min((version for version in taken if version >= 0), default=None)
-        if self._log is None or (base is not None and base < self._base):
+        if self._log is None or (base is not None and base < self._base) or _is_gone(self._log, self.version):
             self._open(base)
         if self._log is None:
             return
@@ -80,6 +81,7 @@ class RawLog:
 
     def _open(self, base: int | None) -> None:
         """Begins with the files of one version: that which every follower has taken, so that it is known what each of them lacks."""
+        self._log, self._base, self.version, self.blocks, self.ends = None, -1, -1, [], dict.fromkeys(self.ends)
         table = Table.open(self._lake, self._name)
         if table is not None and base is not None and base < table.version:
             table = Table.open(self._lake, self._name, base)
@@ -94,6 +96,11 @@ class RawLog:
         self.version = commit.version
         self.blocks += blocks([commit])
         self.ends |= {self._sources[source]: end for source, end in commit.transactions.items() if source in self._sources}
+
+
+def _is_gone(log: Log, version: int) -> bool:
+    """True if the log lacks the version that was read last: the table was dropped, and may be another one now."""
+    return not log.newer_commits(version - 1, 1)
 
 
 def newer(log: Log, version: int) -> Iterable[Commit]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.config import CellConfig, LakeConfig
+from chassis.lake import drop
 from services.ingestion.holdings import DAY_SECONDS, Block, Span, block, day_of, folded, seconds
 from services.ingestion.promises import Aspect, Finding, Known, Promise, judge
 from services.ingestion.rawlog import Position, RawLog
@@ -183,6 +184,24 @@ def test_a_log_that_is_read_on_says_what_a_snapshot_says(lake_config: LakeConfig
     assert [(found.version, found.rows) for found in second.blocks] == [(last, 3)]
     second.refresh([taken])
     assert [found.rows for found in second.blocks] == [2, 1], "a follower that begins again is behind once more"
+
+
+def test_a_table_that_was_dropped_and_made_again_is_another(lake_config: LakeConfig) -> None:
+    """Nothing of the former is left, also where the new one has as many versions some day."""
+    raw, log = feeder(lake_config), RawLog(CellConfig(kafka_cluster="k"), lake_config, TOPIC)
+    position = Position(lake_config, "raw/trip_events_v2", ["k/trip_events_v2#0/0"])
+    for _ in range(3):
+        last = raw.append([(b"a", KAFKA_US, KAFKA_US)])
+    log.refresh([last])
+    position.refresh()
+    drop(lake_config, "raw/trip_events_v2")
+    log.refresh([])
+    position.refresh()
+    assert (log.blocks, log.version, log.ends) == ([], -1, {0: None}) and (position.version, position.progress) == (-1, {})
+    feeder(lake_config).append([(b"a", KAFKA_US, KAFKA_US)])
+    log.refresh([])
+    position.refresh()
+    assert [found.rows for found in log.blocks] == [1] and (log.version, log.ends, position.version) == (1, {0: 1}, 1)
 
 
 def test_a_position_follows_its_table(lake_config: LakeConfig) -> None:
