@@ -161,6 +161,13 @@ class Graph:
             _relink(producers, former.made, job.made, job)
         return Graph(new_jobs, {**self.facts, **{fact.name: fact for fact in facts}}, consumers, producers)
 
+    def prepared(self) -> "Graph":
+        """Itself, with everything that questions look up made now: whoever asks first does not wait for it."""
+        for job in self.jobs.values():
+            _ = job.forward, job.coarse
+        _ = self.datasets, self.jobs_by_name
+        return self
+
     @cached_property
     def datasets(self) -> Mapping[str, tuple[Name, ...]]:
         """Datasets by logical name; more than one where several cells have it."""

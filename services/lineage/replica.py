@@ -30,7 +30,8 @@ class Replica:
         """Reads what is newer than this copy."""
         async with self._lock:
             if await self._store.version() != self._version:
-                self.graph, self._version = await self._store.newer(self.graph, self._version)
+                graph, self._version = await self._store.newer(self.graph, self._version)
+                self.graph = await asyncio.to_thread(graph.prepared)
 
     async def poll(self, context: Context) -> None:
         """Keeps up until the process stops; the database away, it answers from what it has."""
@@ -59,5 +60,6 @@ class Replica:
                 if found.jobs or found.facts:
                     await store.write(connection, found)
                     version += 1
-            self.graph, self._version = graph.with_(found.jobs.values(), found.facts.values()), version
+            self.graph = await asyncio.to_thread(lambda: graph.with_(found.jobs.values(), found.facts.values()).prepared())
+            self._version = version
         return found.events
