@@ -99,6 +99,11 @@ class Desired:
         return {resource.metadata.name: resource.feature for resource in self._of("Feature")}
 
     @cached_property
+    def curated_tables(self) -> Mapping[str, specs_pb2.CuratedTableSpec]:
+        """Declared curated tables by name."""
+        return {resource.metadata.name: resource.curated_table for resource in self._of("CuratedTable")}
+
+    @cached_property
     def quality_rules(self) -> Mapping[str, specs_pb2.QualityRuleSpec]:
         """Declared quality rules by name."""
         return {resource.metadata.name: resource.quality_rule for resource in self._of("QualityRule")}

@@ -34,7 +34,7 @@ def source(lake: LakeConfig, table: str, files: Sequence[Added], schema: pa.Sche
     """
     chosen = list(schema) if columns is None else [schema.field(name) for name in columns]
     if not files:
-        empty = ", ".join(f"CAST({_default(field)}, {quoted(column_type(field))}) AS `{field.name}`" for field in chosen)
+        empty = ", ".join(f"defaultValueOfTypeName({quoted(column_type(field))}) AS `{field.name}`" for field in chosen)
         return f"(SELECT {empty} WHERE 0)"
     chunks = [files[first : first + MAX_FILES_OF_A_LIST] for first in range(0, len(files), MAX_FILES_OF_A_LIST)]
     return "(" + " UNION ALL ".join(_of_files(lake, table, chunk, chosen) for chunk in chunks) + ")"
@@ -50,13 +50,6 @@ def resolved(sql: str, sources: Mapping[str, str]) -> str:
     if unknown:
         raise ValueError(f"no data are given for {', '.join(unknown)}")
     return LOGICAL_NAME.sub(lambda found: sources[found[1]], sql)
-
-
-def _default(field: pa.Field) -> str:
-    """A value that can be cast to the column's type; arrays and tuples are never null."""
-    if pa.types.is_list(field.type):
-        return "[]"
-    return f"tuple({', '.join(chr(39) * 2 for _ in field.type)})" if pa.types.is_struct(field.type) else "NULL"
 
 
 def _of_files(lake: LakeConfig, table: str, files: Sequence[Added], columns: Sequence[pa.Field]) -> str:

@@ -1,4 +1,4 @@
-"""ClickHouse: the async client, and statements generated from Arrow schemas."""
+"""ClickHouse: the async client."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,22 +11,12 @@ from clickhouse_connect.driver.exceptions import OperationalError
 
 from chassis.config import OlapConfig
 from chassis.errors import ArterialError, Reason
+from chassis.olapsql import column_type, quoted
+
+__all__ = ["Olap", "column_type", "connect", "quoted"]
 
 # A query over many data files names each of them; the server's default is 256 KB.
 MAX_QUERY_BYTES = 16_000_000
-
-_TYPES: Mapping[pa.DataType, str] = {
-    pa.int8(): "Int8",
-    pa.int16(): "Int16",
-    pa.int32(): "Int32",
-    pa.int64(): "Int64",
-    pa.float32(): "Float32",
-    pa.float64(): "Float64",
-    pa.bool_(): "Bool",
-    pa.string(): "String",
-    pa.binary(): "String",
-    pa.date32(): "Date32",
-}
 
 
 async def connect(config: OlapConfig) -> AsyncClient:
@@ -79,29 +69,3 @@ class Olap:
         except OperationalError as error:
             where = f"ClickHouse at {self._config.host}:{self._config.port}"
             raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"{where} does not answer") from error
-
-
-def column_type(field: pa.Field, *, nullable: bool = True) -> str:
-    """The type of a column.
-
-    Raises:
-        ValueError: ClickHouse has no type for it here.
-    """
-    if pa.types.is_timestamp(field.type):
-        name = "DateTime64(6, 'UTC')"
-    elif pa.types.is_list(field.type):
-        return f"Array({column_type(field.type.value_field, nullable=False)})"
-    elif pa.types.is_struct(field.type):
-        return "Tuple(" + ", ".join(f"`{part.name}` {column_type(part, nullable=False)}" for part in field.type) + ")"
-    elif pa.types.is_decimal(field.type):
-        name = f"Decimal({field.type.precision}, {field.type.scale})"
-    elif field.type in _TYPES:
-        name = _TYPES[field.type]
-    else:
-        raise ValueError(f"column {field.name}: no ClickHouse type for {field.type}")
-    return f"Nullable({name})" if nullable else name
-
-
-def quoted(text: str) -> str:
-    """A string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

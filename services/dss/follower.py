@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from chassis.clock import Clock
 from chassis.lake import Table
+from chassis.lakedates import files_by_date
 from chassis.logs import logger
 from services.dss.config import DssConfig
-from services.dss.pending import Pending, files_by_date
+from services.dss.pending import Pending
 from services.dss.profiler import Profiler, Target
 
 # A table that is not there yet is looked for this often.

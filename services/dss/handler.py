@@ -14,9 +14,9 @@ from chassis.config import LakeConfig
 from chassis.desired import Desired
 from chassis.errors import ArterialError, Reason
 from chassis.lake import Table
+from chassis.lakedates import files_by_date
 from chassis.paging import next_token, page_bounds
 from services.dss.following import targets_of
-from services.dss.pending import files_by_date
 from services.dss.profiler import Profiler, Target
 from services.dss.store import Series, SeriesQuery, Standing
 

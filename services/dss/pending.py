@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import unquote
 
 from chassis.lake import Added, Commit
-
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+from chassis.lakedates import rows_of, touched
 
 
 @dataclass(frozen=True)
@@ -67,34 +65,6 @@ def _is_closed(date: str, today: str) -> bool:
     return date[:1].isdigit() and date < today
 
 
-def touched(commit: Commit, date_column: str) -> set[str]:
-    """Dates whose rows a commit added to or removed from; nothing of compactions and of files of dead rows."""
-    if not commit.data_change:
-        return set()
-    added = {date_of(file, date_column) for file in commit.added if file.partition_values.get("dead") != "true"}
-    return added | {_date_of_path(path) for path in commit.removed if "/dead=true/" not in f"/{path}"}
-
-
-def date_of(added: Added, date_column: str) -> str:
-    """Date of a data file."""
-    return added.partition_values[date_column] or ""
-
-
-def _date_of_path(path: str) -> str:
-    """Date of a removed file: the log gives its path, whose first folder is `date_column=date`."""
-    value = unquote(path.split("/", 1)[0].partition("=")[2])
-    return "" if value == HIVE_NULL else value
-
-
-def files_by_date(files: Sequence[Added], date_column: str) -> Mapping[str, list[Added]]:
-    """Good data files of each date."""
-    found: dict[str, list[Added]] = {}
-    for added in files:
-        if added.partition_values.get("dead") != "true":
-            found.setdefault(date_of(added, date_column), []).append(added)
-    return found
-
-
 def batches(waiting: Sequence[str], files: Mapping[str, Sequence[Added]], columns: int, max_cells: int, max_files: int) -> list[list[str]]:
     """The dates in runs that one statement takes: at most so many cells (rows x columns) and files, but at least one date."""
     runs: list[list[str]] = []
@@ -108,8 +78,3 @@ def batches(waiting: Sequence[str], files: Mapping[str, Sequence[Added]], column
         runs[-1].append(date)
         cells, count = cells + more, count + number
     return runs
-
-
-def rows_of(files: Sequence[Added]) -> int:
-    """Rows of data files as the log counts them."""
-    return sum(max(added.rows, 0) for added in files)

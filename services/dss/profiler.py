@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from chassis.clock import Clock
 from chassis.config import LakeConfig
 from chassis.lake import Added, Table
+from chassis.lakedates import files_by_date, rows_of
 from chassis.lakesql import resolved, source
 from chassis.lineage import JobDefinition, Lineage, from_sql
 from chassis.olap import column_type
-from services.dss.pending import Note, batches, files_by_date, rows_of
+from services.dss.pending import Note, batches
 from services.dss.statistics import MAX_ROWS_EXACT_MEDIAN, Profile, groups_of, profile_of, profile_sql, read_columns
 from services.dss.store import SeriesStore
 

@@ -1,10 +1,9 @@
-"""Role `follow`: curated tables, live OLAP tables and the dead-letter topic follow the raw tables' logs."""
+"""Role `follow`: curated tables, live OLAP tables and the dead-letter topic follow the raw tables' logs, declared tables their sources."""
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
@@ -19,6 +18,8 @@ from services.ingestion.config import IngestionConfig
 from services.ingestion.curated import Curated
 from services.ingestion.deadletters import DEAD_LETTERS, DeadLetters
 from services.ingestion.keeping import keep_promises
+from services.ingestion.deriving import Deriving
+from services.ingestion.failures import Failures
 from services.ingestion.live import Live
 from services.ingestion.retiring import drops
 from services.ingestion.standing import say_followed
@@ -26,9 +27,6 @@ from services.ingestion.standing import say_followed
 # How often dead letters are looked for: people read them, so seconds do not matter.
 DEAD_LETTER_INTERVAL_MS = 2000
 DEFAULT_INTERVAL_MS = 2000
-# A follower is made anew after an error: its tables are opened again, and its progress read again. What fails for ever, such as
-# an undeclared removal, is tried ever more rarely, and never holds up the other topics.
-MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 # One step of the follower of a topic; True if there is more at once.
 Step = Callable[[str], Awaitable[bool]]
 _log = logger(__name__)
@@ -45,6 +43,7 @@ async def follow(config: IngestionConfig, context: Context) -> None:
             group.create_task(followers.dead_letters())
             group.create_task(retire(config, context, feed, drops(config)))
             group.create_task(keep_promises(config, context, feed))
+            group.create_task(Deriving(config, context, feed, olap.Olap(config.olap), lineage).run())
 
 
 class Followers:
@@ -141,18 +140,3 @@ class Followers:
             if not more:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._context.stopping.wait(), (pause_ms or DEFAULT_INTERVAL_MS) / 1000)
-
-
-@dataclass
-class Failures:
-    """Failures of a topic's follower in a row."""
-
-    count: int = 0
-    retry_at: float = 0.0
-    why: str = ""
-
-    def note(self, now: float, error: Exception) -> float:
-        """Notes a failure; the seconds until the next try."""
-        seconds = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2.0**self.count)
-        self.count, self.retry_at, self.why = self.count + 1, now + seconds, f"{type(error).__name__}: {error}"
-        return seconds

@@ -8,12 +8,13 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from chassis.config import LakeConfig, OlapConfig, RpcConfig
 from chassis.lake import Added, Commit
+from chassis.lakedates import touched
 from chassis.olap import Olap
 from chassis.testing import ManualClock, eventually, running
 from services.dss.config import DssConfig, ProfileConfig
 from services.dss.follower import Follower
 from services.dss.following import profile
-from services.dss.pending import Note, Pending, touched
+from services.dss.pending import Note, Pending
 from services.dss.profiler import Profiler, Target
 from tests.dss.tables import DATASET, append, open_table, row
 
