@@ -17,9 +17,9 @@ from chassis.retiring import retire
 from services.ingestion.config import IngestionConfig
 from services.ingestion.curated import Curated
 from services.ingestion.deadletters import DEAD_LETTERS, DeadLetters
-from services.ingestion.keeping import keep_promises
 from services.ingestion.deriving import Deriving
 from services.ingestion.failures import Failures
+from services.ingestion.keeping import keep_promises
 from services.ingestion.live import Live
 from services.ingestion.retiring import drops
 from services.ingestion.standing import say_followed
