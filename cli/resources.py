@@ -73,7 +73,7 @@ async def run_plan(arguments: argparse.Namespace) -> int:
         request = pb.PlanRequest(resources=[each.resource for each in written], prune=_prune(arguments.prune))
         with located(written):
             reply = await grpc_stubs.ControlPlaneServiceStub(channel).Plan(request, timeout=PLAN_SECONDS)
-    _show_changes(arguments, reply.changes, reply.dependents_unknown)
+    show_changes(arguments, reply.changes, reply.dependents_unknown)
     return 0
 
 
@@ -147,7 +147,7 @@ async def _apply(
     async with to_service(arguments, "controlplane") as channel:
         with located(written):
             reply = await grpc_stubs.ControlPlaneServiceStub(channel).Apply(request, timeout=APPLY_SECONDS, metadata=actor())
-    _show_changes(arguments, reply.changes, retirements=reply.retirements)
+    show_changes(arguments, reply.changes, retirements=reply.retirements)
 
 
 def _prune(labels: Sequence[str] | None) -> pb.Prune | None:
@@ -160,9 +160,10 @@ def _prune(labels: Sequence[str] | None) -> pb.Prune | None:
     return pb.Prune(labels=pairs)
 
 
-def _show_changes(
+def show_changes(
     arguments: argparse.Namespace, changes: Sequence[pb.Change], unknown: str = "", retirements: Sequence[pb.Retirement] = ()
 ) -> None:
+    """What a plan or an apply says, for people and for programs."""
     lines = [line for change in changes if change.action != pb.Change.ACTION_NONE for line in shown(change)]
     changed = sum(change.action != pb.Change.ACTION_NONE for change in changes)
     documents: dict[str, Any] = {"changes": [json_format.MessageToDict(change) for change in changes], "dependentsUnknown": unknown}

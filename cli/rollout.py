@@ -1,4 +1,4 @@
-"""`arterial rollout status`: changes that go from cell to cell."""
+"""`arterial rollout status` and `abort`: changes that go from cell to cell."""
 
 import argparse
 from datetime import UTC
@@ -8,7 +8,9 @@ from google.protobuf import json_format
 
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2_grpc
+from chassis.errors import ArterialError, Reason
 from cli.connect import paged, show, table, to_service
+from cli.resources import APPLY_SECONDS, actor, show_changes
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,6 +20,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     status = actions.add_parser("status", help="where they stand; exit status 1 if one was halted")
     status.add_argument("resource", nargs="?", default="", metavar="KIND/NAME")
     status.set_defaults(run=run_status)
+    abort = actions.add_parser("abort", help="make a resource, or all that are under way or halted, what the other cells still see")
+    abort.add_argument("resource", nargs="?", default="", metavar="KIND/NAME")
+    abort.add_argument("--message", default="", help="why, for the record")
+    abort.add_argument("--approve", action="append", default=[], metavar="KIND/NAME:PATH", help="a one-way door to go through")
+    abort.set_defaults(run=run_abort)
 
 
 async def run_status(arguments: argparse.Namespace) -> int:
@@ -41,3 +48,15 @@ async def run_status(arguments: argparse.Namespace) -> int:
     ]
     show(arguments, [json_format.MessageToDict(each) for each in chosen], table(rows) if chosen else ["no rollouts"])
     return 1 if any(each.state == pb.ROLLOUT_STATE_HALTED for each in chosen) else 0
+
+
+async def run_abort(arguments: argparse.Namespace) -> int:
+    """Shows what is changed. Raises INVALID_REQUEST for what is no KIND/NAME."""
+    kind, _, name = arguments.resource.partition("/")
+    if arguments.resource and not (kind and name):
+        raise ArterialError(Reason.INVALID_REQUEST, f"{arguments.resource} is not KIND/NAME")
+    request = pb.AbortRolloutsRequest(kind=kind, name=name, message=arguments.message, approvals=arguments.approve)
+    async with to_service(arguments, "controlplane") as channel:
+        reply = await rollout_service_pb2_grpc.RolloutServiceStub(channel).AbortRollouts(request, timeout=APPLY_SECONDS, metadata=actor())
+    show_changes(arguments, reply.changes, retirements=reply.retirements)
+    return 0

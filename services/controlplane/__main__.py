@@ -123,7 +123,7 @@ def _register(
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelHandler(models), server)
         backups = BackupHandler(BackupStore(engine, MIGRATIONS), registry.prepare)
         backup_service_pb2_grpc.add_BackupServiceServicer_to_server(backups, server)
-        rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutHandler(RolloutStore(engine)), server)
+        rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutHandler(RolloutStore(engine), applying), server)
         slo_service_pb2_grpc.add_SloServiceServicer_to_server(SloHandler(SloStore(engine)), server)
         alpha = (job_service_pb2, partition_service_pb2, model_service_pb2, backup_service_pb2, rollout_service_pb2, slo_service_pb2)
         files = (pb, schema_registry_service_pb2, *alpha)

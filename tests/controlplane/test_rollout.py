@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,18 +12,28 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2 as wire
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2_grpc
-from chassis import testing
+from chassis import sql, testing
 from chassis.config import CellConfig, ServiceConfig
 from chassis.desired import DesiredFeed, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.reporting import Standing
 from chassis.rpc.client import channel
 from chassis.testing import eventually
+from services.controlplane.models.model_store import ModelStore
+from services.controlplane.registry.catalogue import Catalogue
+from services.controlplane.registry.configuration import Configuration
+from services.controlplane.registry.registry import SchemaRegistry
+from services.controlplane.resources.applying import Applying
+from services.controlplane.resources.declared_schemas import DeclaredSchemas
+from services.controlplane.resources.dependents import Dependents
+from services.controlplane.resources.store import ResourceStore, Why
 from services.controlplane.rollouts import rollouts
+from services.controlplane.rollouts.rollout_store import RolloutStore
 from services.controlplane.rollouts.rollouts import Rollout, RolloutState, Terms
 from services.controlplane.watch.statuses import Reporter
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import Stubs, stubs
+from tests.terminal import Terminal
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 TERMS = Terms(soak_seconds=10, timeout_seconds=60)
@@ -113,6 +124,14 @@ class Cells:
         await eventually(told, f"RolledOut {status}", 20)
         return found[0].message
 
+    async def abort(self, pipeline: str = "raw", **more: Any) -> wire.AbortRolloutsResponse:
+        """Aborts the rollout of a pipeline, or all ("")."""
+        async with channel(self._plane.address) as connection:
+            stub: Any = rollout_service_pb2_grpc.RolloutServiceStub(connection)
+            request = wire.AbortRolloutsRequest(**({"kind": "Pipeline", "name": pipeline} if pipeline else {}), **more)
+            reply: wire.AbortRolloutsResponse = await stub.AbortRollouts(request, metadata=(("arterial-actor", "jo"),))
+            return reply
+
     async def listed(self) -> list[wire.Rollout]:
         """Rollouts."""
         async with channel(self._plane.address) as connection:
@@ -191,3 +210,123 @@ async def test_a_canary_must_be_a_cell_and_removes_nothing(cells: Cells) -> None
         await cells.to.control.Apply(request)
     assert "removal" in caught.value.violations[0].description
     assert (await cells.pipeline()).pipeline.interval_ms == 1111
+
+
+@pytest.mark.parametrize("state", ["running", "halted"])
+async def test_an_aborted_change_is_taken_back_where_it_was_shown(cells: Cells, state: str) -> None:
+    """Under way or stopped: the cells that saw it see the former version; the log has a change more; twice is once."""
+    await cells.apply(2222, canary="us")
+    await cells.sees("us", 2222)
+    if state == "halted":
+        cells.say("us", BAD)
+        await cells.rolled_out("False")
+    generation = (await cells.pipeline()).metadata.generation
+    reply = await cells.abort(message="too slow")
+    assert [(each.name, [field.path for field in each.fields]) for each in reply.changes] == [("raw", ["spec.intervalMs"])]
+    for cell in ("eu", "us", "local", ""):
+        await cells.sees(cell, 1111)
+    assert (await cells.pipeline()).metadata.generation == generation + 1
+    told = "rollout aborted by jo: too slow"
+    assert await cells.rolled_out("True") == f"{told}; the former version is in force everywhere again"
+    (change, *_) = (await cells.to.control.ListChanges(pb.ListChangesRequest(kind="Pipeline", name="raw"))).changes
+    assert (change.actor, change.message, change.change.action) == ("jo", told, pb.Change.ACTION_UPDATE)
+    assert [(each.state, each.reason) for each in await cells.listed()] == [(wire.ROLLOUT_STATE_ABORTED, told)]
+    assert not (await cells.abort()).changes and not (await cells.abort("")).changes
+    await cells.apply(3333, canary="eu")
+    await cells.sees("eu", 3333)
+    assert cells.interval("us") == 1111
+
+
+async def test_what_is_new_in_one_cell_is_removed_by_an_abort(cells: Cells) -> None:
+    """All that is under way at once, as one refers to the other; only with the approval that a removal needs."""
+    topic = resource_pb2.Resource(
+        api_version="arterial.dev/v1", kind="Topic", metadata=resource_pb2.Metadata(name="new_v1", owner="data-platform")
+    )
+    topic.topic.CopyFrom(specs_pb2.TopicSpec(message="arterial.api.events.v1.TripEvent", key_field="city_id"))
+    pipeline = await cells.pipeline()
+    pipeline.metadata.name, pipeline.pipeline.topics[:] = "new", ["new_v1"]
+    pipeline.metadata.resource_version = 0
+    await cells.to.control.Apply(pb.ApplyRequest(resources=[topic, pipeline], canary="us"))
+    with pytest.raises(ArterialError, match="one-way doors need approval: Topic/new_v1:deleted") as caught:
+        await cells.abort("")
+    assert caught.value.reason is Reason.REFUSED
+    reply = await cells.abort("", approvals=["Topic/new_v1:deleted"])
+    assert {(each.kind, each.action) for each in reply.changes} == {(kind, pb.Change.ACTION_DELETE) for kind in ("Topic", "Pipeline")}
+    for kind, name in (("Topic", "new_v1"), ("Pipeline", "new")):
+        with pytest.raises(ArterialError, match="does not exist"):
+            await cells.to.control.GetResource(pb.GetResourceRequest(kind=kind, name=name))
+    assert await cells.listed() == []
+
+
+async def test_the_command_line_aborts(cells: Cells, plane: ControlPlane, tmp_path: Path, capsys: "pytest.CaptureFixture[str]") -> None:
+    """Shows what it changes; the status says what became of it; what is neither a kind nor a name is told."""
+    terminal = Terminal({"controlplane": plane.address}, tmp_path, capsys)
+    await cells.apply(2222, canary="us")
+    shown = await terminal.text("rollout", "abort", "Pipeline/raw", "--message", "too slow")
+    assert 'spec.intervalMs: "2222" -> "1111"' in shown and "1 of 1 resources change" in shown
+    status = await terminal.text("rollout", "status")
+    assert "aborted" in status and "too slow" in status
+    assert "0 of 0 resources change" in await terminal.text("rollout", "abort")
+    with pytest.raises(ArterialError, match="is not KIND/NAME"):
+        await terminal.text("rollout", "abort", "raw")
+
+
+async def test_what_cannot_be_aborted_says_why(cells: Cells) -> None:
+    """No rollout, and one that is done; a name without its kind."""
+    with pytest.raises(ArterialError, match="no change of Pipeline/raw goes") as caught:
+        await cells.abort()
+    assert caught.value.reason is Reason.NOT_FOUND
+    await cells.apply(2222, canary="us")
+    for cell in ("us", "eu", "local"):
+        await cells.sees(cell, 2222)
+        cells.say(cell, GOOD)
+    await cells.rolled_out("True")
+    with pytest.raises(ArterialError, match="was shown to all cells: roll the resource back") as caught:
+        await cells.abort()
+    assert caught.value.reason is Reason.REFUSED
+    with pytest.raises(ArterialError) as caught:
+        await cells.abort("", name="raw")
+    assert caught.value.reason is Reason.INVALID_REQUEST
+
+
+async def test_an_abort_and_an_advance_at_once_leave_one_outcome(cells: Cells) -> None:
+    """Whatever comes first: all cells see the former version, or it was done before and the abort says so; never something between."""
+    for number in range(4):
+        interval = 3000 + number
+        before = (await cells.pipeline()).pipeline.interval_ms
+        await cells.apply(interval, canary="us")
+        await cells.sees("us", interval)
+        for cell in ("us", "eu", "local", ""):
+            cells.say(cell, GOOD)
+        try:
+            await cells.abort(message=str(number))
+            expected = before
+        except ArterialError as error:
+            assert error.reason is Reason.REFUSED and "shown to all cells" in error.message
+            expected = interval
+        for cell in ("us", "eu", "local", ""):
+            await cells.sees(cell, expected)
+        assert (await cells.pipeline()).pipeline.interval_ms == expected
+
+
+async def test_somebody_who_changes_it_meanwhile_is_not_overwritten(cells: Cells, plane: ControlPlane) -> None:
+    """What was looked up before a change of others takes nothing back: it is a conflict, and the next look finds no rollout."""
+    await cells.apply(2222, canary="us")
+    engine = sql.engine(plane.config.sql)
+    try:
+        store = RolloutStore(engine)
+        found = await store.under_way(("Pipeline", "raw"))
+        await cells.apply(5555)
+        resources = ResourceStore(engine)
+        applying = Applying(
+            resources,
+            ModelStore(engine),
+            DeclaredSchemas(SchemaRegistry(engine), Catalogue(SchemaRegistry(engine)), Configuration(engine)),
+            Dependents(None),
+        )
+        with pytest.raises(ArterialError) as caught:
+            await applying.take_back(found, [], Why("jo", "late"))
+        assert caught.value.reason is Reason.CONFLICT
+        assert (await cells.pipeline()).pipeline.interval_ms == 5555
+    finally:
+        await engine.dispose()

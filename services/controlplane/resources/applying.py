@@ -20,6 +20,7 @@ from services.controlplane.resources.references import dataset_names, references
 from services.controlplane.resources.store import Edit, ResourceStore, Why, Written
 from services.controlplane.resources.tiers import promise
 from services.controlplane.rollouts import rollouts
+from services.controlplane.rollouts.rollouts import Showing, UnderWay
 
 LATEST_CHANGES = 10
 NEXT_TICKS = 3
@@ -48,28 +49,48 @@ class Applying:
     async def plan(self, request: pb.PlanRequest) -> pb.PlanResponse:
         """What `apply` of the same would change, and who would feel it. Raises INVALID_REQUEST with every violation."""
         existing, _ = await self._store.snapshot()
-        planned = await self._planned(request.resources, request.prune if request.HasField("prune") else None, existing)
+        planned = await self._planned(request.resources, _pruned(request, existing), existing)
         return pb.PlanResponse(changes=planned.changes, dependents_unknown=await self._tell_dependents(planned.changes, existing))
 
     async def apply(self, request: pb.ApplyRequest, actor: str) -> pb.ApplyResponse:
         """Makes the resources so, all or none. Raises as the contract says."""
         existing, _ = await self._store.snapshot()
-        planned = await self._planned(request.resources, request.prune if request.HasField("prune") else None, existing)
+        planned = await self._planned(request.resources, _pruned(request, existing), existing)
         cells = _turns(request.canary, planned, existing)
-        await self._refuse_unapproved(planned.changes, request.approvals, existing)
+        written = await self._write(planned, request.approvals, existing, Why(actor, request.message), Showing(cells))
+        return pb.ApplyResponse(
+            changes=planned.changes, resources=written.resources, retirements=map(retirements.told, written.retirements)
+        )
+
+    async def take_back(self, found: Sequence[UnderWay], approvals: Sequence[str], why: Why) -> tuple[Sequence[pb.Change], Written]:
+        """Makes resources what they were for cells that were not shown a change, in all cells; what is new is removed.
+
+        Raises:
+            ArterialError: as `apply`; CONFLICT if one was changed, or shown to another cell, meanwhile.
+        """
+        existing, _ = await self._store.snapshot()
+        for each in found:
+            if each.key not in existing or existing[each.key].metadata.resource_version != each.version:
+                raise ArterialError(Reason.CONFLICT, f"{'/'.join(each.key)} was changed meanwhile")
+        former = [_as_given(each.former, each.version) for each in found if each.former is not None]
+        removed = [planning.removal(existing[each.key]) for each in found if each.former is None]
+        planned = await self._planned(former, removed, existing)
+        return planned.changes, await self._write(planned, approvals, existing, why, Showing(aborted=why.message))
+
+    async def _write(self, planned: Planned, approvals: Sequence[str], existing: planning.Existing, why: Why, showing: Showing) -> Written:
+        """Does what was planned, if it may be done. What is taken back is written even where it is what it was: its rollout ends."""
+        await self._refuse_unapproved(planned.changes, approvals, existing)
         await self._register(planned, existing)
         edits = [
             Edit(key, wanted, change.SerializeToString(), wanted.metadata.resource_version if wanted is not None else 0)
             for change in planned.changes
-            if change.action != pb.Change.ACTION_NONE
+            if change.action != pb.Change.ACTION_NONE or showing.aborted
             for key in [(change.kind, change.name)]
             for wanted in [planned.wanted.get(key)]
         ]
-        written = await self._store.write(edits, Why(actor, request.message), cells) if edits else Written()
+        written = await self._store.write(edits, why, showing) if edits else Written()
         await self._models.settle([resource.metadata.name for resource in written.resources if resource.kind == "Model"])
-        return pb.ApplyResponse(
-            changes=planned.changes, resources=written.resources, retirements=map(retirements.told, written.retirements)
-        )
+        return written
 
     async def delete(self, request: pb.DeleteResourceRequest, actor: str) -> pb.DeleteResourceResponse:
         """Removes a resource. Raises NOT_FOUND, CONFLICT, or REFUSED while others refer to it."""
@@ -109,8 +130,9 @@ class Applying:
             described.promise.CopyFrom(promise(resource, rules))
         return described
 
-    async def _planned(self, resources: Sequence[resource_pb2.Resource], prune: pb.Prune | None, existing: planning.Existing) -> Planned:
-        removed = planning.removals(resources, existing, prune) if prune is not None else []
+    async def _planned(
+        self, resources: Sequence[resource_pb2.Resource], removed: Sequence[pb.Change], existing: planning.Existing
+    ) -> Planned:
         gone = {(change.kind, change.name) for change in removed}
         staying = {key: resource for key, resource in existing.items() if key not in gone}
         await self._refuse_invalid(resources, staying)
@@ -167,6 +189,20 @@ class Applying:
             for place in await self._models.unknown_pins(resources)
         ]
         _refuse(wrong)
+
+
+def _pruned(request: pb.PlanRequest | pb.ApplyRequest, existing: planning.Existing) -> Sequence[pb.Change]:
+    """Removals that a request asks for."""
+    return planning.removals(request.resources, existing, request.prune) if request.HasField("prune") else ()
+
+
+def _as_given(former: resource_pb2.Resource, version: int) -> resource_pb2.Resource:
+    """A former resource as somebody would apply it over that version."""
+    given = resource_pb2.Resource()
+    given.CopyFrom(former)
+    given.ClearField("status")
+    given.metadata.resource_version = version
+    return given
 
 
 def _felt(change: pb.Change) -> list[str]:

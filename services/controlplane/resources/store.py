@@ -20,6 +20,7 @@ from services.controlplane.jobs.runs import Run
 from services.controlplane.resources import retention
 from services.controlplane.resources.pinning import repinned
 from services.controlplane.rollouts import rollout_rows
+from services.controlplane.rollouts.rollouts import ALL_AT_ONCE, Showing
 
 # Writers queue up: only then does the order of versions agree with the order of commits, which watchers rely on.
 WRITE_LOCK = 0x434F4E54
@@ -135,10 +136,8 @@ class ResourceStore:
         async with self._engine.connect() as connection:
             return await _version(connection)
 
-    async def write(self, edits: Sequence[Edit], why: Why, cells: Sequence[str] = ()) -> Written:
+    async def write(self, edits: Sequence[Edit], why: Why, showing: Showing = ALL_AT_ONCE) -> Written:
         """Makes the edits, all or none. Status stays as it is, unless an edit brings one of a Schema.
-
-        With `cells` they are shown to one after another; else to all at once.
 
         Raises:
             ArterialError: CONFLICT if a resource has not the expected version, or the data of its former self are being dropped;
@@ -158,7 +157,7 @@ class ResourceStore:
                 written += [] if stored is None else [stored]
                 changes.append(_row(edit.key, version, body, why) | {"shown": edit.shown})
             await _store(connection, changes)
-            await rollout_rows.begin(connection, [edit.key for edit in edits], current, written, cells)
+            await rollout_rows.begin(connection, [edit.key for edit in edits], current, written, showing)
             for edit in edits:
                 if edit.key[0] == "Cell":
                     await touch_repinned(connection, edit.key[1], current.get(edit.key), edit.wanted)

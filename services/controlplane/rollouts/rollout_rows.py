@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.resources import Key, key_of
-from services.controlplane.rollouts.rollouts import Rollout, RolloutState
+from services.controlplane.rollouts.rollouts import OPEN, Rollout, RolloutState, Showing
 from services.controlplane.watch.frames import Held
 
 _metadata = sa.MetaData()
@@ -34,28 +34,64 @@ async def begin(
     keys: Collection[Key],
     current: Mapping[Key, resource_pb2.Resource],
     written: Sequence[resource_pb2.Resource],
-    cells: Sequence[str],
+    showing: Showing,
 ) -> None:
-    """Ends the rollouts of what is written, and begins others if there are cells; in the transaction that writes.
+    """Ends the rollouts of what is written, and begins others if it goes by cells; in the transaction that writes.
 
-    Where a rollout was not done, what the other cells still see stays what they see.
+    Where a rollout was not done, what the other cells still see stays what they see. One that is aborted is kept, for people.
     """
     found = await of(connection, keys)
     for row in found.values():
         await connection.execute(sa.delete(ROLLOUTS).where(ROLLOUTS.c.kind == row.kind, ROLLOUTS.c.name == row.name))
-    if not cells or not written:
+    if showing.aborted:
+        await _keep_aborted(connection, found, written, showing.aborted)
+    if not showing.cells or not written:
         return
     rows = []
     for resource in written:
         key = key_of(resource)
         before, under_way = current.get(key), found.get(key)
         former = None if before is None else before.SerializeToString(deterministic=True)
-        if under_way is not None and under_way.state != RolloutState.DONE:
+        if under_way is not None and under_way.state in OPEN:
             former = under_way.former
         generation = resource.metadata.generation
-        rows.append({"kind": key[0], "name": key[1], "generation": generation, "former": former, "cells": list(cells), "shown": 1})
+        rows.append({"kind": key[0], "name": key[1], "generation": generation, "former": former, "cells": list(showing.cells), "shown": 1})
     fixed = {"state": str(RolloutState.RUNNING), "reason": "", "started_at": sa.func.now(), "moved_at": sa.func.now()}
     await connection.execute(sa.insert(ROLLOUTS).values(fixed), rows)
+
+
+async def _keep_aborted(
+    connection: AsyncConnection, found: Mapping[Key, "sa.Row[tuple[object, ...]]"], written: Sequence[resource_pb2.Resource], reason: str
+) -> None:
+    """Notes, of what there still is after its rollout was taken back, that it was."""
+    rows = [
+        {
+            "kind": row.kind,
+            "name": row.name,
+            "generation": resource.metadata.generation,
+            "former": None,
+            "cells": row.cells,
+            "shown": row.shown,
+            "state": str(RolloutState.ABORTED),
+            "reason": reason,
+            "started_at": row.started_at,
+        }
+        for resource in written
+        for row in [found.get(key_of(resource))]
+        if row is not None
+    ]
+    if rows:
+        await connection.execute(sa.insert(ROLLOUTS).values({"moved_at": sa.func.now()}), rows)
+
+
+async def under_way(connection: AsyncConnection) -> Mapping[Key, "sa.Row[tuple[object, ...]]"]:
+    """Rows of rollouts that not all cells were shown."""
+    rows = await connection.execute(sa.select(ROLLOUTS).where(_open()))
+    return {(row.kind, row.name): row for row in rows}
+
+
+def _open() -> "sa.ColumnElement[bool]":
+    return ROLLOUTS.c.state.in_([str(state) for state in OPEN])
 
 
 async def of(connection: AsyncConnection, keys: Iterable[Key]) -> Mapping[Key, "sa.Row[tuple[object, ...]]"]:
@@ -69,7 +105,7 @@ async def of(connection: AsyncConnection, keys: Iterable[Key]) -> Mapping[Key, "
 async def held(connection: AsyncConnection) -> Mapping[Key, Held]:
     """What is not shown to all cells."""
     columns = (ROLLOUTS.c.kind, ROLLOUTS.c.name, ROLLOUTS.c.former, ROLLOUTS.c.cells, ROLLOUTS.c.shown)
-    rows = await connection.execute(sa.select(*columns).where(ROLLOUTS.c.state != str(RolloutState.DONE)))
+    rows = await connection.execute(sa.select(*columns).where(_open()))
     return {(row.kind, row.name): Held(row.former, frozenset(row.cells[: row.shown])) for row in rows}
 
 

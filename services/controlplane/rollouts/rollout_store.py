@@ -9,12 +9,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from arterial.api.controlplane.v1 import resource_pb2
+from chassis.errors import ArterialError, Reason
 from chassis.logs import logger
 from chassis.process import Context
+from chassis.resources import Key
 from services.controlplane.resources import store
 from services.controlplane.rollouts import rollout_rows, rollouts
 from services.controlplane.rollouts.rollout_rows import ROLLOUTS
-from services.controlplane.rollouts.rollouts import Rollout, RolloutState, Terms
+from services.controlplane.rollouts.rollouts import OPEN, Rollout, RolloutState, Terms, UnderWay
 from services.controlplane.tables import DATABASE_TIME
 from services.controlplane.watch.status_store import REPORTS
 from services.controlplane.watch.statuses import Reporter
@@ -38,6 +40,23 @@ class RolloutStore:
             rows = (await connection.execute(query.offset(start).limit(end - start))).all()
         return [rollout_rows.rollout(row) for row in rows], int(total or 0)
 
+    async def under_way(self, key: Key | None = None) -> list[UnderWay]:
+        """Rollouts that can be aborted: all, or that of a resource; of one that was aborted nothing.
+
+        Raises:
+            ArterialError: NOT_FOUND if there is none of the resource, REFUSED if it is done.
+        """
+        async with self._engine.connect() as connection:
+            # One state for both: who writes over these versions takes back nothing else.
+            await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            rows = await (rollout_rows.under_way(connection) if key is None else rollout_rows.of(connection, [key]))
+            if key is not None:
+                _refuse_settled(key, rows.get(key))
+            found = {each: row for each, row in rows.items() if row.state in OPEN}
+            current = {each: await store.find(connection, *each) for each in found}
+        formers = {each: resource_pb2.Resource.FromString(row.former) for each, row in found.items() if row.former is not None}
+        return [UnderWay(each, current[each].metadata.resource_version, formers.get(each)) for each in sorted(found)]
+
     async def run(self, terms: Terms, context: Context) -> None:
         """Moves them until the process stops."""
         while not context.stopping.is_set():
@@ -57,6 +76,14 @@ class RolloutStore:
             async with self._engine.begin() as connection:
                 await store.lock(connection)
                 await _move(connection, (row.kind, row.name), terms)
+
+
+def _refuse_settled(key: Key, row: "sa.Row[tuple[object, ...]] | None") -> None:
+    what = "/".join(key)
+    if row is None:
+        raise ArterialError(Reason.NOT_FOUND, f"no change of {what} goes, or went, from cell to cell")
+    if row.state == RolloutState.DONE:
+        raise ArterialError(Reason.REFUSED, f"generation {row.generation} of {what} was shown to all cells: roll the resource back instead")
 
 
 async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms) -> None:

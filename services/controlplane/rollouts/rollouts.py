@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from arterial.api.controlplane.v1 import resource_pb2
+from chassis.resources import Key
 from services.controlplane.watch.statuses import Reporter
 
 
@@ -15,6 +16,22 @@ class RolloutState(StrEnum):
     RUNNING = "RUNNING"
     DONE = "DONE"
     HALTED = "HALTED"
+    ABORTED = "ABORTED"
+
+
+# Not all cells see the same.
+OPEN = (RolloutState.RUNNING, RolloutState.HALTED)
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How a change is shown: to `cells` one after another, or to all at once. With `aborted`, which says why, it takes a rollout back."""
+
+    cells: Sequence[str] = ()
+    aborted: str = ""
+
+
+ALL_AT_ONCE = Showing()
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,15 @@ class Rollout:
     def current(self) -> str:
         """The cell whose health decides."""
         return self.cells[self.shown - 1]
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A resource that not all cells see alike: its version, and what those see that were not shown it (None: nothing, it is new)."""
+
+    key: Key
+    version: int
+    former: resource_pb2.Resource | None
 
 
 def order(canary: str, cells: Iterable[str]) -> tuple[str, ...]:
@@ -97,6 +123,8 @@ def condition(rollout: Rollout) -> resource_pb2.Condition:
         status, message = "Unknown", f"shown to {', '.join(seen)}" + (f"; next {left[0]}" if left else "")
     if rollout.state is RolloutState.HALTED:
         status, message = "False", f"{rollout.reason}; the former version stays in force everywhere but in {', '.join(seen)}"
+    if rollout.state is RolloutState.ABORTED:
+        message = f"{rollout.reason}; the former version is in force everywhere again"
     told = resource_pb2.Condition(
         type="RolledOut",
         status=status,

@@ -172,6 +172,7 @@ CASES = {
         "reason",
         frozenset({Reason.NOT_FOUND}),
     ),
+    "RolloutService/AbortRollouts": Case(rollouts.AbortRolloutsRequest(), rollouts.AbortRolloutsRequest(kind="Topic", name=LONG), "name"),
     "RolloutService/ListRollouts": Case(rollouts.ListRolloutsRequest(), rollouts.ListRolloutsRequest(page=BAD_PAGE), "page.page_size"),
     "PartitionService/ReportVerdicts": Case(
         partitions.ReportVerdictsRequest(cell="contract", verdicts=[verdict(partitions.VERDICT_PASS)]),
