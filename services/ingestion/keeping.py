@@ -35,7 +35,7 @@ from services.ingestion.rawlog import Position, RawLog
 from services.ingestion.trips import TRIPS
 
 # A promise is looked at this often; what was found is told when it is another, and in any case once a minute: objectives count minutes.
-LOOK_SECONDS, REPEAT_SECONDS = 10.0, 55.0
+LOOK_SECONDS, REPEAT_SECONDS = 10.0, 45.0
 CALL_SECONDS = 10.0
 # An engine that does not answer within this counts as away: what is known of the others is told meanwhile.
 ENGINE_SECONDS = 20.0
