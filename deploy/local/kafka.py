@@ -86,8 +86,7 @@ async def start(folder: Path, port: int) -> Child:
             classpath,
             "kafka.tools.StorageTool",
             "format",
-            "-t",
-            cluster,
+            f"--cluster-id={cluster}",  # an id may begin with a dash
             "-c",
             str(properties),
         ]

@@ -18,9 +18,9 @@ from services.ingestion.due import Work
 from services.ingestion.failures import Failures
 
 POLL_SECONDS = 1.0
-# A table rests after each step: a date that changes all the time is read and written anew as a whole, so at most a tenth of a core goes to
+# A table rests after each step: a date that changes all the time is read and written anew as a whole, so at most a fifth of a core goes to
 # one table, and small ones do not fill the lake with files that are replaced at once. History is made with as much time for others.
-REST_FACTOR, HISTORY_REST_FACTOR, MIN_REST_SECONDS = 9.0, 1.0, 5.0
+REST_FACTOR, HISTORY_REST_FACTOR, MIN_REST_SECONDS = 4.0, 1.0, 5.0
 KIND = "CuratedTable"
 _log = logger(__name__)
 
