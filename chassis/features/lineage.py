@@ -6,6 +6,11 @@ from chassis.features.windows import TIME, Feature
 from chassis.lineage.definition import AGGREGATION, FILTER, GROUP_BY, IDENTITY, WINDOW, ColumnInput, JobDefinition, Output
 
 
+def job_name(service: str, feature: str) -> str:
+    """Name of the job that computes a feature."""
+    return f"{service}.features.{feature}"
+
+
 def feature_job(service: str, feature: Feature, columns: pa.Schema) -> JobDefinition:
     """Events to values: what is aggregated goes into them; filter, key and time decide which. `columns` are those of the topic's events."""
     source = f"kafka/{feature.spec.topic}"
@@ -21,4 +26,4 @@ def feature_job(service: str, feature: Feature, columns: pa.Schema) -> JobDefini
     rows = [*of(feature.spec.key, GROUP_BY), *of(TIME, WINDOW)]
     rows += [each for name in sorted(feature.condition.columns) for each in of(name, FILTER)]
     types = {feature.spec.key: "string"} | dict.fromkeys(feature.fields, "double")
-    return JobDefinition(f"{service}.features.{feature.name}", [source], [Output(f"feature/{feature.name}", columns, types, rows)])
+    return JobDefinition(job_name(service, feature.name), [source], [Output(f"feature/{feature.name}", columns, types, rows)])

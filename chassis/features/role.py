@@ -7,7 +7,7 @@ gives the same values, whoever reads it.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from chassis.adoption import columns_of
 from chassis.config import KafkaConfig, StreamingConfig
 from chassis.desired import Desired, DesiredFeed, follow_desired
 from chassis.expressions import ExpressionError
-from chassis.features.lineage import feature_job
+from chassis.features.lineage import feature_job, job_name
 from chassis.features.store import FeatureStore, Position
 from chassis.features.windows import SECOND_US, Feature, FeatureWindows
 from chassis.judge import Judged, judge
@@ -147,6 +147,7 @@ class FeatureWorker:
             else:
                 self._consumer.unsubscribe()
                 self._partitions.clear()
+        self._end({feature.name for _, declared in wanted.values() for feature in declared})
         self._declared = wanted
         for partition in {partition for partition in self._consumer.assignment() if partition.topic in changed}:
             self._partitions.pop(partition, None)
@@ -156,6 +157,12 @@ class FeatureWorker:
             for feature in declared:
                 self._lineage.emit(feature_job(self._service, feature, columns_of(topic, self._feed.schemas)))
                 self._feed.say(desired, "Feature", feature.name, Standing(True, "Computing"))
+
+    def _end(self, staying: Collection[str]) -> None:
+        for _, declared in self._declared.values():
+            for feature in declared:
+                if feature.name not in staying:
+                    self._lineage.end(job_name(self._service, feature.name))
 
     async def _take_over(self) -> None:
         """Begins fresh partitions where their windows do; what a rebalance took and gave back goes on where it was."""

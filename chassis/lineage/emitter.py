@@ -45,6 +45,10 @@ class Lineage:
         """As `emit`, for a definition of job `name` that takes time to make (SQL): it is made in the background, its errors are logged."""
         self._hand_over(f"job {name}", make)
 
+    def end(self, name: str) -> None:
+        """Says of a job that it reads and makes nothing any more."""
+        self.emit(JobDefinition(name, (), ()))
+
     def declare(self, ownership: Ownership) -> None:
         """Sends who answers for a dataset, if it differs from what this process last sent."""
         self._hand_over(f"dataset {ownership.dataset}", ownership)

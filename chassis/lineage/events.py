@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from openlineage.client.event_v2 import DatasetEvent, InputDataset, Job, OutputDataset, Run, RunEvent, RunState, StaticDataset
+from openlineage.client.event_v2 import DatasetEvent, InputDataset, Job, JobEvent, OutputDataset, Run, RunEvent, RunState, StaticDataset
 from openlineage.client.generated.base import DatasetFacet, JobFacet
 from openlineage.client.generated.column_lineage_dataset import ColumnLineageDatasetFacet, Fields, InputField, Transformation
 from openlineage.client.generated.ownership_dataset import Owner, OwnershipDatasetFacet
@@ -22,7 +22,12 @@ TIER = "tier"
 
 
 def job_event(definition: JobDefinition, cell: str, at: float) -> str:
-    """A run event COMPLETE, JSON, of a job in a cell; `at` in seconds since 1970. Raises ValueError for a name that is no logical one."""
+    """An event, JSON, of a job in a cell; `at` in seconds since 1970. Raises ValueError for a name that is no logical one.
+
+    A run event COMPLETE; of a job that reads and makes nothing any more a job event, as a run without datasets says nothing of its job.
+    """
+    if not definition.inputs and not definition.outputs:
+        return Serde.to_json(JobEvent(eventTime=_time(at), producer=PRODUCER, job=Job(f"arterial://{cell}", definition.name)))
     facets: dict[str, JobFacet] = {}
     if definition.sql:
         facets["sql"] = SQLJobFacet(query=definition.sql, dialect=CLICKHOUSE, producer=PRODUCER)

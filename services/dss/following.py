@@ -72,6 +72,8 @@ class Following:
     async def poll(self) -> None:
         """Takes every table a step further."""
         wanted = list(targets_of(self._feed.current))
+        for target in self._followers.keys() - set(wanted):
+            self._profiler.leave(target)
         self._followers = {target: self._followers.get(target) or self._follower(target) for target in wanted}
         for target, follower in list(self._followers.items()):
             if self._context.stopping.is_set():

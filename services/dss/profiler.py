@@ -68,6 +68,11 @@ class Profiler:
         self._tell(target, table, profile)
         return note.version
 
+    def leave(self, target: Target) -> None:
+        """A table is profiled no longer."""
+        if self._told.pop(target.dataset, None) is not None and self._lineage is not None:
+            self._lineage.end(job_name(target))
+
     async def _measure(self, target: Target, table: Table, profile: Profile, files: Sequence[Added], note: Note) -> None:
         rows = rows_of(files)
         parts = list(groups_of(profile, rows, MAX_CELLS))

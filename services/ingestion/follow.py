@@ -27,6 +27,8 @@ from services.ingestion.standing import say_followed
 # How often dead letters are looked for: people read them, so seconds do not matter.
 DEAD_LETTER_INTERVAL_MS = 2000
 DEFAULT_INTERVAL_MS = 2000
+# What lineage calls the followers that make tables.
+_JOBS = {specs_pb2.PIPELINE_ROLE_CURATED: "ingestion.curated", specs_pb2.PIPELINE_ROLE_LIVE: "ingestion.live"}
 # One step of the follower of a topic; True if there is more at once.
 Step = Callable[[str], Awaitable[bool]]
 _log = logger(__name__)
@@ -113,6 +115,8 @@ class Followers:
             for name in known - desired.topics.keys():
                 # Declared again, its tables may be others.
                 forget(name)
+                if role in _JOBS:
+                    self._lineage.end(f"{_JOBS[role]}.{name}")
                 failures.pop(name, None)
             known = set(desired.topics)
             for name in sorted(self._feed.current.topics):

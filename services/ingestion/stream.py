@@ -118,6 +118,7 @@ class RawStream:
     def _leave(self, name: str) -> None:
         """Forgets a topic that is declared no longer: declared again, its table may be another one."""
         del self._tables[name]
+        self._lineage.end(f"ingestion.raw.{name}")
         self._since.pop(name, None)
         for partition in [partition for partition in self._taken if partition.topic == name]:
             self._forget(partition)

@@ -74,6 +74,24 @@ async def _holds(stub: Stub, name: str, column: str, condition: Callable[[dict[s
     return condition(await hit(stub, name, column))
 
 
+async def test_a_job_that_ended_hits_nothing_until_it_runs_again(service: tuple[str, Stub], tmp_path: Path) -> None:
+    """Whatever was told of it before, by this process or by another."""
+    address, stub = service
+    job = JobDefinition("fleeting", ("lake/fleeting",), (Output("lake/made"),))
+
+    async def hits(expected: bool) -> bool:
+        return ("lake/made" in await hit(stub, "lake/fleeting")) is expected
+
+    async with emitter(address, tmp_path) as lineage:
+        lineage.emit(job)
+        await eventually(lambda: hits(True), "the job is told")
+    async with emitter(address, tmp_path) as lineage:
+        lineage.end(job.name)
+        await eventually(lambda: hits(False), "its end is told")
+        lineage.emit(job)
+        await eventually(lambda: hits(True), "it runs again")
+
+
 async def test_what_did_not_change_is_not_sent_again(service: tuple[str, Stub], tmp_path: Path) -> None:
     """The service still has what someone else said of the job in between; a changed definition is sent."""
     address, stub = service

@@ -117,6 +117,12 @@ async def removed(terminal: Terminal) -> None:
         await terminal.text("publish", TOPIC, str(EXAMPLE / "rides.jsonl"))
     assert caught.value.reason is Reason.NOT_FOUND
 
+    async def forgotten() -> bool:
+        told = await terminal.document("lineage", "impact", f"kafka/{TOPIC}")
+        return "nodes" not in told
+
+    await eventually(forgotten, "lineage without the pipeline")
+
 
 async def dropped_and_declared_again(stack: Stack, terminal: Terminal) -> None:
     """Two years later everything of it is gone; declared again, it begins anew and misses nothing."""
@@ -135,7 +141,16 @@ async def dropped_and_declared_again(stack: Stack, terminal: Terminal) -> None:
     assert not any(DeltaTable.is_deltatable(table) for table in tables)
     await terminal.text("apply", str(EXAMPLE), "--message", "scooters are back")
     await terminal.text("wait", f"Topic/{TOPIC}", "--for", "ready")
-    await terminal.text("publish", TOPIC, str(EXAMPLE / "rides.jsonl"))
+
+    async def published() -> bool:
+        try:
+            await terminal.text("publish", TOPIC, str(EXAMPLE / "rides.jsonl"))
+        except ArterialError as error:
+            assert error.reason is Reason.INVALID_REQUEST and "not a declared topic" in error.message
+            return False
+        return True
+
+    await eventually(published, "every process of ingestion has heard of the topic")
 
     async def kept() -> bool:
         client = await olap.connect(OlapConfig(port=stack.places.ports["clickhouse"]))
