@@ -77,6 +77,17 @@ async def _announced(admin: AIOKafkaAdminClient, names: list[str]) -> None:
             await asyncio.sleep(0.1)
 
 
+async def partition_counts(config: KafkaConfig, names: Iterable[str]) -> Mapping[str, int]:
+    """How many partitions topics have; those that do not exist are left out. Raises KafkaError."""
+    admin = AIOKafkaAdminClient(**config.client_options())
+    await admin.start()
+    try:
+        described = await admin.describe_topics(sorted(set(names)))
+    finally:
+        await admin.close()
+    return {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+
+
 def consumer(config: KafkaConfig, *topics: str, **options: Any) -> AIOKafkaConsumer:
     """A consumer that sees committed records only and never guesses a position."""
     defaults = {
@@ -131,12 +142,13 @@ def partitions(topic: Topic) -> list[TopicPartition]:
     return [TopicPartition(topic.name, number) for number in range(topic.partitions)]
 
 
-async def end_offsets(config: KafkaConfig, topics: Iterable[Topic]) -> Mapping[TopicPartition, int]:
-    """Last stable offsets (exclusive ends) of all partitions."""
+async def end_offsets(config: KafkaConfig, topics: Sequence[Topic]) -> Mapping[TopicPartition, int]:
+    """Last stable offsets (exclusive ends) of all partitions that there are, whatever is declared."""
+    counts = await partition_counts(config, [topic.name for topic in topics])
     client = consumer(config)
     await client.start()
     try:
-        wanted = [partition for topic in topics for partition in partitions(topic)]
+        wanted = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
         client.assign(wanted)
         return dict(await client.end_offsets(wanted)) if wanted else {}
     finally:
@@ -148,7 +160,8 @@ async def backlog(
 ) -> Mapping[TopicPartition, list[int]]:
     """For each partition, how many offsets from its progress on are of a Kafka time before each moment, and how many there are in all.
 
-    Offsets are counted, which may be control records or aborted: one alone, which ends a transaction, counts as none.
+    Offsets are counted, which may be control records or aborted: one alone, which ends a transaction, counts as none. A partition that its
+    topic does not have has none.
 
     Args:
         config: of the cluster.
@@ -158,9 +171,10 @@ async def backlog(
     Raises:
         KafkaError: the cluster does not answer, or lacks a topic.
     """
-    wanted = sorted(progress)
+    counts = await partition_counts(config, [partition.topic for partition in progress]) if progress else {}
+    wanted = sorted(partition for partition in progress if partition.partition < counts.get(partition.topic, partition.partition + 1))
     if not wanted:
-        return {}
+        return {partition: [0] * (len(moments) + 1) for partition in progress}
     client = consumer(config)
     await client.start()
     try:
@@ -171,7 +185,7 @@ async def backlog(
         borders = [await client.offsets_for_times(dict.fromkeys(late, moment)) for moment in moments] if late else []
     finally:
         await client.stop()
-    found = {partition: [0] * (len(moments) + 1) for partition in wanted}
+    found = {partition: [0] * (len(moments) + 1) for partition in progress}
     for partition in late:
         start, end = max(progress[partition] or 0, first[partition]), ends[partition]
         upto = [min(end, end if border[partition] is None else border[partition].offset) for border in borders]

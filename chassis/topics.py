@@ -1,6 +1,6 @@
 """Topics as the data plane sees them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from arterial.api.controlplane.v1 import specs_pb2
 
@@ -47,6 +47,16 @@ class Topic:
     schema: str = ""
     any_partition: bool = False
     adoption: Adoption | None = None
+
+
+def as_it_is(topic: Topic, partitions: int) -> Topic:
+    """The topic by which records of a log of so many partitions (0: not known) are routed.
+
+    An adopted one is as its producers made it: they spread keys over the partitions that there are. One of ours is as it is declared: what
+    lies elsewhere is misrouted.
+    """
+    adopted = topic.adoption is not None and partitions
+    return replace(topic, partitions=partitions) if adopted and partitions != topic.partitions else topic
 
 
 def topic_from_spec(name: str, spec: specs_pb2.TopicSpec) -> Topic:

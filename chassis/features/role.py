@@ -29,7 +29,7 @@ from chassis.logs import logger
 from chassis.process import Context
 from chassis.reporting import Standing
 from chassis.streaming.deduplication import Deduplication
-from chassis.topics import Topic
+from chassis.topics import Topic, as_it_is
 
 POLL_MS = 100
 TICK_SECONDS = 1.0
@@ -204,13 +204,14 @@ class FeatureWorker:
 
     async def _add(self, partition: TopicPartition, state: _Partition, records: Sequence[ConsumerRecord]) -> None:
         await self._feed.find_schemas(record.value for record in records)
-        judged = await asyncio.to_thread(_judged, state.topic, self._feed, records)
+        topic = as_it_is(state.topic, len(self._consumer.partitions_for_topic(partition.topic) or ()))
+        judged = await asyncio.to_thread(_judged, topic, self._feed, records)
         if judged.waiting:  # the schema may come yet: what stands before it is taken, and the rest asked for again
             records = records[: min(judged.waiting)]
             self._consumer.seek(partition, state.offset if not records else records[-1].offset + 1)
             if not records:
                 return
-            judged = await asyncio.to_thread(_judged, state.topic, self._feed, records)
+            judged = await asyncio.to_thread(_judged, topic, self._feed, records)
         skipped = await asyncio.to_thread(state.add, records, judged)
         for name, why in state.misfits.items():
             self._feed.say(self._feed.current, "Feature", name, Standing(False, "Misfit", why))

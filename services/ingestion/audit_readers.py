@@ -59,11 +59,13 @@ async def read_kafka(config: KafkaConfig, topic: Topic, message: Descriptor, bou
         ArterialError: DEPENDENCY_UNAVAILABLE, Kafka gave nothing for QUIET_SECONDS.
     """
     client = AIOKafkaConsumer(
-        **config.client_options(), isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest"
+        topic.name, **config.client_options(), isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest"
     )
     await client.start()
     try:
-        partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+        numbers = client.partitions_for_topic(topic.name) or range(topic.partitions)
+        client.unsubscribe()  # known now are the partitions that there are, whatever is declared
+        partitions = [TopicPartition(topic.name, number) for number in sorted(numbers)]
         ends: dict[TopicPartition, int] = await client.end_offsets(partitions)
         begins: dict[TopicPartition, int] = await client.beginning_offsets(partitions)
         client.assign(partitions)

@@ -5,14 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from numpy.typing import NDArray
 
 from chassis.desired import DesiredFeed
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.judge import Dead, judge, route
 from chassis.telemetry import TRACEPARENT, traceparent
-from chassis.topics import Topic
+from chassis.topics import Topic, as_it_is
 from chassis.wire import prefix
 
 # How long a record may wait for others of its partition: batches are what makes Kafka fast.
@@ -53,7 +55,8 @@ class Publisher:
         """Publishes a frame; returns when all replicas have its records.
 
         Raises:
-            ArterialError: INVALID_REQUEST for an unknown topic or schema, DEPENDENCY_UNAVAILABLE if Kafka does not take it.
+            ArterialError: INVALID_REQUEST for an unknown topic or schema, REFUSED if the partition of a record does not exist,
+                DEPENDENCY_UNAVAILABLE if Kafka does not take it.
         """
         topic = self._feed.current.topics.get(topic_name)
         if topic is None:
@@ -65,7 +68,7 @@ class Publisher:
         values = [head + record for record in records]
         judged = judge(topic, self._feed.schemas, values, None)
         partitions = np.full(len(values), -1, np.int32)
-        partitions[judged.good] = route(topic, judged.columns)
+        partitions[judged.good] = await self._routes(topic, judged.columns)
         keys = (
             [None] * len(values) if topic.key_is_partition else _keys(judged.columns[topic.key_field].to_pylist(), judged.good, len(values))
         )
@@ -79,6 +82,18 @@ class Publisher:
         except KafkaError as error:
             raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"Kafka did not take the frame: {error}") from error
         return Acknowledged(partitions.tolist(), offsets, judged.dead)
+
+    async def _routes(self, topic: Topic, columns: pa.RecordBatch) -> NDArray[np.int32]:
+        """Partitions of records, of those that there are."""
+        try:
+            there = len(await self._producer.partitions_for(topic.name))
+        except KafkaError as error:
+            raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"Kafka does not know {topic.name}: {error!r}") from error
+        routes = route(as_it_is(topic, there), columns)
+        if len(routes) and routes.max() >= there:
+            why = f"{topic.name} has {there} partitions in Kafka, {topic.partitions} are declared: partition {routes.max()} does not exist"
+            raise ArterialError(Reason.REFUSED, why)
+        return routes
 
     def _place(
         self, topic: Topic, values: Sequence[bytes], keys: Sequence[bytes | None], partitions: Sequence[int]

@@ -11,7 +11,7 @@ from chassis.adoption import columns_of
 from chassis.config import CellConfig, LakeConfig
 from chassis.judge import judge
 from chassis.lake import Step, Table
-from chassis.topics import Topic
+from chassis.topics import Topic, as_it_is
 from chassis.wire import Schemas
 from services.ingestion import supersession
 from services.ingestion.rows import PARTITION_BY, Records, raw_rows, raw_schema
@@ -44,9 +44,13 @@ class RawTable:
         """Exclusive end of what the table's newest snapshot has of a source partition; None before its first commit."""
         return self.table.progress(app_id(self._cell, source, incarnation, partition))
 
-    def rows_of(self, records: Records, *, routed: bool = True) -> tuple[pa.Table, list[int]]:
-        """Judges records; the rows, and the indexes of records that must wait for their schema. Files have no routing."""
-        judged = judge(self.topic, self._schemas, records.values, records.partitions if routed else None)
+    def rows_of(self, records: Records, *, routed: bool = True, partitions: int = 0) -> tuple[pa.Table, list[int]]:
+        """Judges records; the rows, and the indexes of records that must wait for their schema. Files have no routing.
+
+        `partitions` is how many the log has; 0 for as many as are declared.
+        """
+        topic = as_it_is(self.topic, partitions)
+        judged = judge(topic, self._schemas, records.values, records.partitions if routed else None)
         return raw_rows(records, judged, self._cell.region), judged.waiting
 
     def append(self, rows: pa.Table, source: str, incarnation: int, steps: Mapping[int, Step], supersedes: Sequence[str] = ()) -> int:

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from arterial.api.controlplane.v1 import specs_pb2
 from chassis.desired import Desired, DesiredFeed
 from chassis.reporting import Standing
+from chassis.topics import Topic
 
 
-def say_raw(feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int], failed: Mapping[str, str]) -> None:
+def say_raw(
+    feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int], failed: Mapping[str, str], differing: Mapping[str, int]
+) -> None:
     """A topic is ready where its table is there and this worker reads partitions of it; of others it says nothing, another may read them.
 
     Args:
@@ -15,6 +18,7 @@ def say_raw(feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int], 
         desired: what the worker acted on.
         positioned: how many partitions it reads, by topic.
         failed: why a topic's table could not be opened, by topic.
+        differing: how many partitions there are, by topic, where others are declared.
     """
     for name, pipeline in desired.pipelines.items():
         if pipeline.role != specs_pb2.PIPELINE_ROLE_RAW:
@@ -22,6 +26,8 @@ def say_raw(feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int], 
         for topic in pipeline.topics:
             if topic in failed:
                 feed.say(desired, "Topic", topic, Standing(False, "TableFailed", failed[topic]))
+            elif positioned.get(topic) and topic in differing and topic in desired.topics:
+                feed.say(desired, "Topic", topic, _differs(desired.topics[topic], differing[topic]))
             elif positioned.get(topic):
                 feed.say(desired, "Topic", topic, Standing(True, "Read", f"{positioned[topic]} partitions go to the raw table"))
         broken = sorted(set(pipeline.topics) & failed.keys())
@@ -29,6 +35,15 @@ def say_raw(feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int], 
             feed.say(desired, "Pipeline", name, Standing(False, "TableFailed", f"topics {', '.join(broken)}"))
         elif all(positioned.get(topic) for topic in pipeline.topics):
             feed.say(desired, "Pipeline", name, _running(pipeline))
+
+
+def _differs(topic: Topic, there: int) -> Standing:
+    """All partitions are read; what follows for keys."""
+    if topic.adoption is not None:
+        follows = f"keys are taken to be spread over {there}"
+    else:
+        follows = f"what is not in the partition of its key among {topic.partitions} is misrouted, and becomes a dead letter"
+    return Standing(False, "PartitionsDiffer", f"Kafka has {there} partitions, declared are {topic.partitions}: all are read; {follows}")
 
 
 def say_followed(

@@ -1,8 +1,9 @@
 """What became of events: progress of every table, lag behind Kafka, dead letters."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,12 +64,14 @@ def _newest(table: Table) -> datetime | None:
 
 
 async def lag(config: IngestionConfig, topics: Sequence[Topic]) -> list[tuple[Progress, int]]:
-    """Progress and Kafka's end offset of every partition."""
+    """Progress and Kafka's end offset of every partition that there is."""
     try:
         ends = await kafka.end_offsets(config.kafka, topics)
     except kafka.KafkaError as error:
         raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"Kafka does not answer: {error}") from error
-    return [(row, ends.get(TopicPartition(row.topic.name, row.partition), 0)) for row in await progress(config, topics)]
+    counts = Counter(partition.topic for partition in ends)
+    there = [replace(topic, partitions=counts.get(topic.name, topic.partitions)) for topic in topics]
+    return [(row, ends.get(TopicPartition(row.topic.name, row.partition), 0)) for row in await progress(config, there)]
 
 
 def dead_letters(config: IngestionConfig, topics: Sequence[Topic], source: str) -> list[dict[str, Any]]:

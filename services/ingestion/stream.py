@@ -77,7 +77,7 @@ class RawStream:
                     desired = self._feed.current
                     await self._subscribe(desired)
                 await self._take_over()
-                say_raw(self._feed, desired, Counter(partition.topic for partition in self._progress), self._failed)
+                say_raw(self._feed, desired, Counter(partition.topic for partition in self._progress), self._failed, self._differing())
                 await self._fetch()
                 for name in self._due():
                     await self._commit(name)
@@ -125,6 +125,15 @@ class RawStream:
 
     def _pipeline(self, topic: str) -> specs_pb2.PipelineSpec:
         return self._feed.current.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic) or DEFAULT_PIPELINE
+
+    def _partitions(self, topic: str) -> int:
+        """How many partitions Kafka has of a topic, as the client knows; 0 if it does not."""
+        return len(self._consumer.partitions_for_topic(topic) or ())
+
+    def _differing(self) -> Mapping[str, int]:
+        """Partitions that there are, of topics of which others are declared."""
+        counts = {name: self._partitions(name) for name in self._tables}
+        return {name: count for name, count in counts.items() if count and count != self._tables[name].topic.partitions}
 
     async def _take_over(self) -> None:
         """Positions fresh partitions at the tables' progress, after their logs were found to be the ones that the tables know.
@@ -221,7 +230,7 @@ class RawStream:
     def _write(self, table: RawTable, buffer: Mapping[TopicPartition, list[ConsumerRecord]]) -> dict[TopicPartition, int]:
         """Judges and appends (in a thread); returns the new progress of each partition."""
         for _ in range(2):
-            rows, waiting = table.rows_of(_records(table.topic, buffer))
+            rows, waiting = table.rows_of(_records(table.topic, buffer), partitions=self._partitions(table.topic.name))
             if not waiting:
                 break
             buffer = _until(buffer, waiting)

@@ -39,11 +39,11 @@ def heard(
 async def test_a_topic_is_ready_where_its_partitions_are_read(tmp_path: Path) -> None:
     """Of a topic that this worker has no partition of it says nothing, and of the pipeline only when all are read."""
     feed, desired, said = heard(tmp_path, RAW)
-    say_raw(feed, desired, {"a": 4}, {})
+    say_raw(feed, desired, {"a": 4}, {}, {})
     assert said == {"Topic/a": (True, "Read")}
-    say_raw(feed, desired, {"a": 4, "b": 4}, {})
+    say_raw(feed, desired, {"a": 4, "b": 4}, {}, {})
     assert said["Topic/b"] == (True, "Read") and said["Pipeline/p"] == (True, "Running")
-    say_raw(feed, desired, {"a": 4, "b": 4}, {"b": "OSError: no"})
+    say_raw(feed, desired, {"a": 4, "b": 4}, {"b": "OSError: no"}, {})
     assert said["Topic/b"] == said["Pipeline/p"] == (False, "TableFailed") and said["Topic/a"] == (True, "Read")
 
 
