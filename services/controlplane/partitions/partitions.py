@@ -1,8 +1,9 @@
 """How the state of a dataset partition follows from what is known of it. Pure.
 
 Monitors report verdicts on its freshness, completeness and quality; runs that make it are known; an operator may override. Of these: an
-override wins; then a failed verdict blocks, on it or on one that it was made from; what passed in all that was reported, quality included,
-is ready; what a run is making or failed to make is running or failed; what could not be judged is unknown; all else is pending.
+override wins; then a failed verdict blocks, on it or on one that it was made from; what passed in all that was reported, quality included
+(of what is not monitored, completeness, which is told once its day has ended), is ready; what a run is making or failed to make is
+running or failed; what could not be judged is unknown; all else is pending.
 """
 
 from collections.abc import Mapping, Sequence
