@@ -237,6 +237,15 @@ class Table:
     def _commit(self, version: int) -> Commit:
         return _commit(self._files, version)
 
+    def is_gone(self) -> bool:
+        """True if the log lacks the handle's version: the table was dropped, and may be another one by now, of the same name."""
+        return not self.newer_commits(self.version - 1, 1)
+
+    def delete_replaced(self, hours: int) -> list[str]:
+        """Deletes the data files that commits removed at least so many hours ago, and returns them; who reads a version older than that
+        finds them gone."""
+        return self.handle.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
+
     def read_file(self, added: Added, columns: Sequence[str] | None = None) -> pa.Table:
         """A data file, without partition columns."""
         with self._files.open_input_file(added.path) as file:

@@ -6,6 +6,7 @@ that is cut off has changed nothing: what it put on its stage, a table of the OL
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
@@ -42,6 +43,10 @@ from services.ingestion.due import DEFINITION, HISTORY, Restart, Source, Work, p
 from services.ingestion.supersession import is_superseded
 
 LAKE = "lake/"
+# Each step replaces files: those replaced stay for queries that began before, and go then. Their removal stays in the log for longer, so
+# that none is forgotten.
+KEPT_HOURS, CLEAN_SECONDS = 1, 600.0
+PROPERTIES = {"delta.deletedFileRetentionDuration": "interval 3 hours"}
 # What the engine says that people need: not its code, not the statement around.
 _SAID = re.compile(r"DB::Exception: (.*?)(?::? In scope |: [Ww]hile |\. \([A-Z_]+\)|$)", re.DOTALL)
 _SAID_LENGTH = 300
@@ -71,6 +76,7 @@ class Derived:
         self._chunk_rows = chunk_rows
         self._sources: dict[str, Table] = {}
         self._table: Table | None = None
+        self._cleaned_at = -CLEAN_SECONDS
         self._statements: tuple[Mapping[str, pa.Schema], Statements] | None = None
 
     async def step(self) -> Work | None:
@@ -89,9 +95,12 @@ class Derived:
             return None
         try:
             await self._fill(statements, table, sources, work)
-            await self._write(statements, table, work)
+            table = await self._write(statements, table, work)
         finally:
             await self._olap.run(statements.drop())
+        if time.monotonic() - self._cleaned_at >= CLEAN_SECONDS:
+            await asyncio.to_thread(table.delete_replaced, KEPT_HOURS)
+            self._cleaned_at = time.monotonic()
         return work
 
     def _read(self) -> list[Source]:
@@ -99,14 +108,17 @@ class Derived:
         for dataset in self.derivation.sources:
             if not dataset.startswith(LAKE):
                 raise DerivationError("InvalidSelect", f"{dataset} is no table of the lake")
-            table = self._sources.get(dataset) or Table.open(self._lake, dataset.removeprefix(LAKE))
+            table = self._sources.get(dataset)
+            if table is None or table.is_gone():
+                table = Table.open(self._lake, dataset.removeprefix(LAKE))
             if table is None:
+                self._sources.pop(dataset, None)
                 raise Absent("SourceMissing", f"the lake has no table {dataset.removeprefix(LAKE)} yet")
             self._sources[dataset] = table
             table.refresh()
             if not table.partition_columns or not table.partition_columns[0].endswith("_date"):
                 raise DerivationError("InvalidSelect", f"{dataset} is not partitioned by date: what changes of it cannot be told")
-            found.append(Source.of(dataset, table))
+            found.append(Source(dataset, table))
         return found
 
     async def _prepared(self, sources: Sequence[Source]) -> Statements:
@@ -154,12 +166,13 @@ class Derived:
             except Restart:
                 anew = True
         made = await self._ran(statements.made_of(self._existing(table, statements)))
-        return due.history(table, sources, definition, _texts(made[SOURCE_DATE]), anew=anew)
+        return await asyncio.to_thread(due.history, table, sources, definition, _texts(made[SOURCE_DATE]), anew=anew)
 
     async def _fill(self, statements: Statements, table: Table | None, sources: Sequence[Source], work: Work) -> None:
         """Puts on the stage all rows of the dates, and what they had beaten on others that may stay now."""
         for statement in statements.create():
             await self._olap.run(statement)
+        await asyncio.to_thread(lambda: [each.files for each in sources])
         if not work.dates:
             return
         for date in work.dates:
@@ -192,7 +205,7 @@ class Derived:
             return expression
         return f"(SELECT * FROM {expression} WHERE _topic NOT IN ({', '.join(quoted(name) for name in superseded)}))"
 
-    async def _write(self, statements: Statements, table: Table | None, work: Work) -> None:
+    async def _write(self, statements: Statements, table: Table | None, work: Work) -> Table:
         days = (await self._ran(statements.staged_days())).to_pylist()
         dates = dates_of_days([row["_day"] for row in days])
         if table is None:
@@ -202,7 +215,7 @@ class Derived:
             dates |= set(_texts(found["event_date"]))
         if not dates:
             await asyncio.to_thread(table.append, statements.shape.schema.empty_table(), work.steps)
-            return
+            return table
         files = [added for added in table.files() if date_of(added, "event_date") in dates]
         chunks = max(1, ceil((sum(row["rows"] for row in days) + rows_of(files)) / self._chunk_rows))
         existing = source(self._lake, table.name, files, statements.shape.schema)
@@ -210,6 +223,7 @@ class Derived:
         predicate = f"event_date IN ({', '.join(quoted(date) for date in sorted(dates))})"
         parts = self._chunks(sqls, statements.shape, asyncio.get_running_loop())
         await asyncio.to_thread(table.replace, parts, predicate, work.steps)
+        return table
 
     def _chunks(self, sqls: Sequence[str], shape: Shape, loop: asyncio.AbstractEventLoop) -> Iterator[pa.Table]:
         """Results one after the other, for a thread that writes them."""

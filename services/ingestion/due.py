@@ -4,6 +4,7 @@ import datetime
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -27,16 +28,15 @@ class Restart(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """A table that is read: its logical name, a snapshot, and the good data files of it by date."""
+    """A table that is read: its logical name, and a snapshot."""
 
     dataset: str
     table: Table
-    files: Mapping[str, Sequence[Added]]
 
-    @classmethod
-    def of(cls, dataset: str, table: Table) -> "Source":
-        """At the snapshot of the table's handle."""
-        return cls(dataset, table, files_by_date(table.files(), table.partition_columns[0]))
+    @cached_property
+    def files(self) -> Mapping[str, Sequence[Added]]:
+        """Good data files of the snapshot, by date. Takes time for many files, and is needed only where there is work."""
+        return files_by_date(self.table.files(), self.table.partition_columns[0])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from deltalake.exceptions import DeltaError
 
 from chassis.config import LakeConfig
-from chassis.lake import Step, Superseded, Table
+from chassis.lake import Step, Superseded, Table, drop
 
 SCHEMA = pa.schema([("value", pa.int64()), ("dead", pa.bool_())])
 
@@ -91,3 +91,23 @@ def test_a_replacement_takes_the_place_of_what_its_predicate_selects(lake_config
     behind.refresh()
     with pytest.raises(Superseded):
         behind.replace(parts(behind), "value IN (1, 2, 11, 12)", {"a": Step(1, 2)})
+
+
+def test_files_that_were_replaced_are_deleted_and_the_rest_stays(lake_config: LakeConfig) -> None:
+    """Only those that were replaced long enough ago."""
+    handle = table(lake_config)
+    handle.append(rows(1), {"a": Step(None, 1)})
+    handle.replace([rows(2)], "dead = false", {"a": Step(1, 2)})
+    assert handle.delete_replaced(1) == [] and len(handle.delete_replaced(0)) == 1
+    assert handle.handle.to_pyarrow_table()["value"].to_pylist() == [2] and handle.progress("a") == 2
+
+
+def test_a_table_that_was_dropped_is_told_from_its_next_self(lake_config: LakeConfig) -> None:
+    """As long as that has fewer commits."""
+    handle = table(lake_config)
+    handle.append(rows(1), {"a": Step(None, 1)})
+    assert not handle.is_gone()
+    drop(lake_config, "t")
+    assert handle.is_gone()
+    table(lake_config)
+    assert handle.is_gone()

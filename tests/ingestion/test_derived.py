@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chassis.config import LakeConfig, OlapConfig
-from chassis.lake import Step, Table
+from chassis.lake import Step, Table, drop
 from chassis.olap import Olap
 from services.ingestion.derivation import DerivationError
 from services.ingestion.due import DEFINITION, HISTORY, MAX_STEP_DATES
@@ -176,12 +175,19 @@ async def test_a_source_that_was_made_again_is_another_one(lake_config: LakeConf
     source = Filled(lake_config, "curated/a")
     source.add(Told(1, 0), Told(2, 24, date=DATES[1]))
     await follow_all(derived(lake_config, olap, PLAIN))
-    shutil.rmtree(source.table.uri)
+    for _ in range(3):
+        source.add()
+    running = derived(lake_config, olap, PLAIN)
+    await follow_all(running)
+    drop(lake_config, "curated/a")
     again = Filled(lake_config, "curated/a")
-    for hour in range(4):
-        again.add(Told(3, hour))
-    await follow_all(derived(lake_config, olap, PLAIN))
+    again.add(Told(3, 1))
+    await follow_all(running)
     assert there(lake_config, "id", "event_date") == [(3, DATES[0])]
+    for hour in range(5):
+        again.add(Told(4, hour))
+    await follow_all(derived(lake_config, olap, PLAIN))
+    assert there(lake_config, "id", "event_date") == [(3, DATES[0]), (4, DATES[0])]
 
 
 async def test_types_are_those_that_the_lake_keeps(lake_config: LakeConfig, olap: Olap) -> None:
