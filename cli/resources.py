@@ -38,16 +38,20 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         command.add_argument("paths", nargs="+", type=Path)
         command.add_argument("--prune", metavar="LABEL=VALUE", action="append", help="remove resources with the label that are not given")
     edit = commands.add_parser("edit", help="edit a resource in $EDITOR")
-    delete = commands.add_parser("delete", help="delete a resource")
+    delete = commands.add_parser("delete", help="delete a resource, or those of files or folders, all or none")
     rollback = commands.add_parser("rollback", help="make one resource, or all, what they were at a version")
-    for command in (edit, delete):
-        command.add_argument("kind")
-        command.add_argument("name")
+    edit.add_argument("kind")
+    edit.add_argument("name")
+    delete.add_argument("kind", nargs="?")
+    delete.add_argument("name", nargs="?")
+    delete.add_argument("-f", "--file", action="append", default=[], type=Path, metavar="PATH", help="a file, or a folder of files")
     rollback.add_argument("kind", nargs="?", help="without a kind: all resources")
     rollback.add_argument("name", nargs="?")
     rollback.add_argument("--to", required=True, metavar="VERSION|TIME", help="resource version, or time (ISO 8601)")
     for command in (apply, edit, delete, rollback):
-        command.add_argument("--approve", action="append", default=[], metavar="KIND/NAME:PATH", help="a one-way door to go through")
+        command.add_argument(
+            "--approve", action=_Approvals, default=[], metavar="KIND/NAME:PATH[,...]", help="one-way doors to go through, as they are told"
+        )
         command.add_argument("--message", default="", help="why, for the record")
     for command in (apply, edit, rollback):
         command.add_argument(
@@ -55,6 +59,15 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         )
     for command, run in ((plan, run_plan), (apply, run_apply), (edit, run_edit), (delete, run_delete), (rollback, run_rollback)):
         command.set_defaults(run=run)
+
+
+class _Approvals(argparse.Action):
+    """Doors, one by one or in a list, as a refusal names them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Adds to those given before."""
+        doors = [door.strip() for door in values.split(",")]
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), *filter(None, doors)])
 
 
 def actor() -> tuple[tuple[str, str]]:
@@ -109,7 +122,14 @@ async def run_edit(arguments: argparse.Namespace) -> int:
 
 
 async def run_delete(arguments: argparse.Namespace) -> int:
-    """Deletes one resource."""
+    """Deletes one resource, or together what files declare and is still there. Raises INVALID_REQUEST unless it is told which."""
+    if bool(arguments.file) == bool(arguments.kind) or bool(arguments.kind) != bool(arguments.name):
+        raise ArterialError(Reason.INVALID_REQUEST, "usage: arterial delete KIND NAME, or arterial delete -f PATH")
+    if arguments.file:
+        found = [each.resource for each in resourcefiles.declared(arguments.file)]
+        removals = [pb.ResourceName(kind=each.kind, name=each.metadata.name) for each in found]
+        await _send(arguments, pb.ApplyRequest(removals=removals, approvals=arguments.approve, message=arguments.message))
+        return 0
     async with to_service(arguments, "controlplane") as channel:
         request = pb.DeleteResourceRequest(kind=arguments.kind, name=arguments.name, approvals=arguments.approve, message=arguments.message)
         reply = await grpc_stubs.ControlPlaneServiceStub(channel).DeleteResource(request, timeout=APPLY_SECONDS, metadata=actor())
@@ -143,7 +163,10 @@ async def _apply(
     prune: pb.Prune | None = None,
 ) -> None:
     why = {"approvals": arguments.approve, "message": arguments.message}
-    request = pb.ApplyRequest(resources=resources, prune=prune, canary=arguments.canary, **why)
+    await _send(arguments, pb.ApplyRequest(resources=resources, prune=prune, canary=arguments.canary, **why), written)
+
+
+async def _send(arguments: argparse.Namespace, request: pb.ApplyRequest, written: Sequence[Declared] = ()) -> None:
     async with to_service(arguments, "controlplane") as channel:
         with located(written):
             reply = await grpc_stubs.ControlPlaneServiceStub(channel).Apply(request, timeout=APPLY_SECONDS, metadata=actor())

@@ -90,6 +90,23 @@ async def test_what_is_no_longer_declared_is_removed_only_if_asked_and_approved(
     assert caught.value.reason is Reason.NOT_FOUND
 
 
+async def test_what_files_declare_is_deleted_together(terminal: Terminal, tmp_path: Path) -> None:
+    """In one change, whatever refers to what among them; the doors may be given as they were told; what is gone is no change."""
+    name = "lake/curated/together"
+    file = write(tmp_path, name)
+    rule = f"{HEAD}QualityRule\nmetadata: {{name: together}}\nspec: {{dataset: {name}, test: QUALITY_TEST_NOT_NULL, columns: [id]}}\n"
+    file.write_text(file.read_text() + "---\n" + rule)
+    await terminal.text("apply", str(file))
+    with pytest.raises(ArterialError, match="one-way doors") as caught:
+        await terminal.text("delete", "-f", str(file))
+    told = await terminal.text("delete", "-f", str(file), "--approve", caught.value.metadata["approvals"])
+    assert f"- Dataset/{name}" in told and "- QualityRule/together" in told
+    assert "0 of 2" in await terminal.text("delete", "-f", str(file))
+    for words in (("delete",), ("delete", "Dataset"), ("delete", "Dataset", name, "-f", str(file))):
+        with pytest.raises(ArterialError, match="usage"):
+            await terminal.text(*words)
+
+
 async def test_what_is_exported_can_be_applied_and_changes_nothing(
     terminal: Terminal,
     shared_plane: ControlPlane,

@@ -106,12 +106,12 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
 
 async def removed(terminal: Terminal) -> None:
     """What is declared no longer goes by approval, door by door; its topic takes nothing more, and the data stay for their retention."""
-    words = ("apply", str(ADOPTED), "--prune", "made-by=scooter_rides")
+    words = ("delete", "-f", str(EXAMPLE))
     with pytest.raises(ArterialError, match="one-way doors") as caught:
         await terminal.text(*words)
     doors = caught.value.metadata["approvals"].split(",")
     assert f"Topic/{TOPIC}:deleted" in doors and f"Dataset/lake/curated/{TOPIC}:deleted" in doors
-    told = await terminal.document(*words, *(word for door in doors for word in ("--approve", door)), "--message", "no scooters")
+    told = await terminal.document(*words, "--approve", ",".join(doors), "--message", "no scooters")
     assert sorted(each["drops"] for each in told["retirements"]) == ["records", "statistics", "tables"]
     with pytest.raises(ArterialError) as caught:
         await terminal.text("publish", TOPIC, str(EXAMPLE / "rides.jsonl"))

@@ -49,13 +49,13 @@ class Applying:
     async def plan(self, request: pb.PlanRequest) -> pb.PlanResponse:
         """What `apply` of the same would change, and who would feel it. Raises INVALID_REQUEST with every violation."""
         existing, _ = await self._store.snapshot()
-        planned = await self._planned(request.resources, _pruned(request, existing), existing)
+        planned = await self._planned(request.resources, _removals(request, existing), existing)
         return pb.PlanResponse(changes=planned.changes, dependents_unknown=await self._tell_dependents(planned.changes, existing))
 
     async def apply(self, request: pb.ApplyRequest, actor: str) -> pb.ApplyResponse:
         """Makes the resources so, all or none. Raises as the contract says."""
         existing, _ = await self._store.snapshot()
-        planned = await self._planned(request.resources, _pruned(request, existing), existing)
+        planned = await self._planned(request.resources, _removals(request, existing), existing)
         cells = _turns(request.canary, planned, existing)
         written = await self._write(planned, request.approvals, existing, Why(actor, request.message), Showing(cells))
         return pb.ApplyResponse(
@@ -133,7 +133,7 @@ class Applying:
     async def _planned(
         self, resources: Sequence[resource_pb2.Resource], removed: Sequence[pb.Change], existing: planning.Existing
     ) -> Planned:
-        gone = {(change.kind, change.name) for change in removed}
+        gone = {(change.kind, change.name) for change in removed if change.action == pb.Change.ACTION_DELETE}
         staying = {key: resource for key, resource in existing.items() if key not in gone}
         await self._refuse_invalid(resources, staying)
         _refuse(await self._schemas.unknown_pins(resources, existing))
@@ -191,9 +191,13 @@ class Applying:
         _refuse(wrong)
 
 
-def _pruned(request: pb.PlanRequest | pb.ApplyRequest, existing: planning.Existing) -> Sequence[pb.Change]:
-    """Removals that a request asks for."""
-    return planning.removals(request.resources, existing, request.prune) if request.HasField("prune") else ()
+def _removals(request: pb.PlanRequest | pb.ApplyRequest, existing: planning.Existing) -> Sequence[pb.Change]:
+    """Removals that a request asks for, by name and by labels. Raises INVALID_REQUEST for what is given, too."""
+    names = [(each.kind, each.name) for each in request.removals]
+    given = {key_of(resource) for resource in request.resources}
+    _refuse([Violation(f"removals[{place}]", f"{'/'.join(key)} is given, too") for place, key in enumerate(names) if key in given])
+    pruned = planning.removals(request.resources, existing, request.prune) if request.HasField("prune") else []
+    return [*planning.named_removals(names, existing), *(change for change in pruned if (change.kind, change.name) not in names)]
 
 
 def _as_given(former: resource_pb2.Resource, version: int) -> resource_pb2.Resource:

@@ -58,6 +58,14 @@ def removals(resources: Iterable[resource_pb2.Resource], existing: Existing, pru
     ]
 
 
+def named_removals(names: Iterable[Key], existing: Existing) -> list[pb.Change]:
+    """The removal of each resource that is named; one that does not exist is no change."""
+    return [
+        removal(existing[key]) if key in existing else pb.Change(action=pb.Change.ACTION_NONE, kind=key[0], name=key[1])
+        for key in dict.fromkeys(names)
+    ]
+
+
 def removal(resource: resource_pb2.Resource) -> pb.Change:
     """The removal of a resource."""
     change = pb.Change(action=pb.Change.ACTION_DELETE, kind=resource.kind, name=resource.metadata.name)
