@@ -9,7 +9,9 @@ A row is filed under the date of its time (UTC), whatever date of the sources it
 dates. It is filed under "unknown" if it has no time or one outside the years 1 to 9999, or was made of rows that are "unknown" themselves,
 because their clock is not trusted. `_source_date` says which date of the sources a row was made of; `_source_first` and `_source_last` are
 the first and last date that ever gave a row of its keys. Where they differ the row has beaten others, which must be found again should it
-go. All columns of the result are kept but `event_date`, which is the table's own; `region` is the cell's where the SELECT gives none.
+go. All columns of the result are kept but `event_date` and names that begin with `_`, which are the table's own (and its sources', if the
+SELECT takes all columns); `region` is the cell's where the SELECT gives none. One that depends on anything but its sources, such as the
+time of day, is as of when a date last changed.
 """
 
 import hashlib
@@ -107,14 +109,12 @@ def shape_of(derivation: Derivation, given: Sequence[tuple[str, str, pa.DataType
     """The shape of a result whose columns have these names, ClickHouse's types and types of the lake.
 
     Raises:
-        DerivationError: a column is doubled or of a reserved name; keys or time are missing, or of a type that cannot be one.
+        DerivationError: a column is doubled; keys or time are missing, or of a type that cannot be one.
     """
+    given = [column for column in given if not column[0].startswith("_")]
     names = [name for name, _, _ in given]
     if len(set(names)) < len(names):
         raise DerivationError("InvalidSelect", f"the SELECT gives a column twice: {', '.join(names)}")
-    reserved = [name for name in names if name.startswith("_")]
-    if reserved:
-        raise DerivationError("InvalidSelect", f"names that begin with _ are the table's own: {', '.join(reserved)}")
     missing = [name for name in (*derivation.keys, derivation.time) if name not in names or name == "event_date"]
     if missing:
         raise DerivationError(

@@ -1,6 +1,6 @@
 """Source tables of a derived table, filled and corrected by date, and what must follow from them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -68,10 +68,10 @@ class Filled:
         return {"test": Step(done, (done or 0) + 1)}
 
 
-def derived(lake: LakeConfig, olap: Olap, sql: str, *, chunk_rows: int = 2, name: str = "out", keys: Sequence[str] = ("id",)) -> Derived:
+def derived(lake: LakeConfig, olap: Olap, sql: str, *, chunk_rows: int = 2, name: str = "out", stage: str = "stage") -> Derived:
     """A follower as a new process makes it."""
-    derivation = Derivation(name, sql, tuple(keys), "at")
-    return Derived(derivation, lake, olap, cell=CellConfig(), stage=f"stage_{olap.database}", chunk_rows=chunk_rows)
+    derivation = Derivation(name, sql, ("id",), "at")
+    return Derived(derivation, lake, olap, cell=CellConfig(), stage=f"{stage}_{olap.database}", chunk_rows=chunk_rows)
 
 
 async def follow_all(table: Derived) -> int:
@@ -113,3 +113,21 @@ class Dying:
         if self._left == 0:
             raise ConnectionError("killed")
         self._left -= 1
+
+
+class Sleeping:
+    """An engine that answers a statement with these words only when something else has been done, once."""
+
+    def __init__(self, olap: Olap, words: str, first: Callable[[], Awaitable[None]]) -> None:
+        self._olap = olap
+        self._words = words
+        self._first: Callable[[], Awaitable[None]] | None = first
+        self.database = olap.database
+        self.run = olap.run
+
+    async def rows(self, sql: str) -> pa.Table:
+        """Result of a query."""
+        if self._words in sql and self._first is not None:
+            first, self._first = self._first, None
+            await first()
+        return await self._olap.rows(sql)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake.exceptions import DeltaError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from chassis.lake import Step, Table, drop
 from chassis.olap import Olap
 from services.ingestion.derivation import DerivationError
 from services.ingestion.due import DEFINITION, HISTORY, MAX_STEP_DATES
-from tests.ingestion.deriving import DATES, FIRST, OUT, SCHEMA, Dying, Filled, Told, derived, follow_all, rows, there
+from tests.ingestion.deriving import DATES, FIRST, OUT, SCHEMA, Dying, Filled, Sleeping, Told, derived, follow_all, rows, there
 
 NAMES = ("id", "value", "_source_date", "event_date")
 PLAIN = "SELECT id, at, value FROM `lake/curated/a`"
@@ -76,7 +77,7 @@ async def _play(lake: LakeConfig, config: OlapConfig, plan: list[tuple[str | Non
     assert there(lake, *NAMES) == expected
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=st.lists(commit, max_size=8))
 def test_any_steps_make_the_table_that_all_rows_at_once_make(
     tmp_path_factory: pytest.TempPathFactory, olap_config: OlapConfig, plan: list[tuple[str | None, str, list[Told], Any]]
@@ -208,6 +209,32 @@ async def test_types_are_those_that_the_lake_keeps(lake_config: LakeConfig, olap
     assert made.schema.field("n").type == pa.int64() and made.partition_columns == ["event_date", "region"]
 
 
+async def test_all_columns_of_a_table_may_be_taken(lake_config: LakeConfig, olap: Olap) -> None:
+    """But for those that are its own, of which the derived table has others: one over a derived table is made like it."""
+    Filled(lake_config, "curated/a").add(Told(1, 25, value=7), Told(2, None))
+    await follow_all(derived(lake_config, olap, "SELECT * FROM `lake/curated/a`", name="first"))
+    await follow_all(derived(lake_config, olap, "SELECT * FROM `lake/curated/first`"))
+    assert there(lake_config, *NAMES, "region") == [(1, 7, DATES[1], DATES[1], "local"), (2, 0, "unknown", "unknown", "local")]
+
+
+async def test_a_writer_that_was_overtaken_changes_nothing(lake_config: LakeConfig, olap: Olap) -> None:
+    """One that slept, with its rows ready, while another took the same commits and more."""
+    source = Filled(lake_config, "curated/a")
+    source.add(Told(1, 0))
+    await follow_all(derived(lake_config, olap, PLAIN))
+    source.add(Told(2, 0, value=1))
+
+    async def overtake() -> None:
+        source.add(Told(2, 1, value=2))
+        await follow_all(derived(lake_config, olap, PLAIN, stage="overtaking"))
+
+    sleeping: Any = Sleeping(olap, "_rank", overtake)
+    with pytest.raises(DeltaError, match=r"(?i)concurrent"):
+        await derived(lake_config, sleeping, PLAIN).step()
+    assert there(lake_config, "id", "value") == [(1, 0), (2, 2)]
+    assert await derived(lake_config, olap, PLAIN).step() is None
+
+
 @pytest.mark.parametrize(
     ("sql", "reason", "why"),
     [
@@ -218,7 +245,7 @@ async def test_types_are_those_that_the_lake_keeps(lake_config: LakeConfig, olap
         ("SELECT id, value AS at FROM `lake/curated/a`", "InvalidSelect", "the time column at is no date or time but int64"),
         ("SELECT [id] AS id, at FROM `lake/curated/a`", "InvalidSelect", "keys cannot be lists"),
         ("SELECT id, at, map('a', 1) AS m FROM `lake/curated/a`", "InvalidSelect", "column m: the lake keeps no Map(String, UInt8)"),
-        ("SELECT id, at, 1 AS _x FROM `lake/curated/a`", "InvalidSelect", "the table's own: _x"),
+        ("SELECT id, at, id AS id FROM `lake/curated/a`", "InvalidSelect", "gives a column twice: id, at, id"),
         ("SELECT nullIf(id, 2) AS id, at FROM `lake/curated/a`", "InvalidRows", "1 rows have no id, which is a key"),
         ("SELECT id, at, unhex('ff') AS b FROM `lake/curated/a`", "InvalidRows", "bytes in b that are no text"),
         ("SELECT id, at, toUInt64(-1) AS n FROM `lake/curated/a`", "SelectFailed", "cannot be safely converted"),
