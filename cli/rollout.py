@@ -37,7 +37,7 @@ async def run_status(arguments: argparse.Namespace) -> int:
     rows += [
         [
             f"{each.kind}/{each.name}",
-            str(each.generation),
+            "removed" if each.removal else str(each.generation),
             pb.RolloutState.Name(each.state).removeprefix("ROLLOUT_STATE_").lower(),
             ",".join(each.shown_cells),
             ",".join(each.waiting_cells) or "-",

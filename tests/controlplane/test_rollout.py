@@ -1,5 +1,6 @@
 """Changes that go from cell to cell: who sees what, what lets them go on, and what stops them."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ import pytest
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
+from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2 as wire
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2_grpc
 from chassis import sql, testing
@@ -96,6 +98,21 @@ class Cells:
             return self.interval(cell) == interval_ms
 
         await eventually(seen, f"{cell} sees {interval_ms}", 20)
+
+    def there(self, cell: str) -> bool:
+        """Whether the cell sees the topic of the test of removals, and its pipeline."""
+        current = self._feeds[cell].current
+        both = {"gone_v1" in current.topics, "gone" in current.pipelines}
+        return both == {True}
+
+    async def has(self, cell: str, *, there: bool) -> None:
+        """Waits until the cell sees them, or does not."""
+
+        async def seen() -> bool:
+            current = self._feeds[cell].current
+            return {"gone_v1" in current.topics, "gone" in current.pipelines} == {there}
+
+        await eventually(seen, f"{cell} sees them: {there}", 20)
 
     def say(self, cell: str, standing: Standing) -> None:
         """The cell's process reports on what it sees."""
@@ -199,17 +216,126 @@ async def test_a_bad_change_stays_where_it_is(cells: Cells, plane: ControlPlane)
         assert await cells.listed() == [] and not [c for c in (await cells.pipeline()).status.conditions if c.type == "RolledOut"]
 
 
-async def test_a_canary_must_be_a_cell_and_removes_nothing(cells: Cells) -> None:
-    """Both are refused before anything is done."""
+async def test_a_canary_must_be_a_cell(cells: Cells) -> None:
+    """It is refused before anything is done."""
     with pytest.raises(ArterialError) as caught:
         await cells.apply(2222, canary="mars")
     assert caught.value.reason is Reason.INVALID_REQUEST and caught.value.violations[0].field == "canary"
-    pipeline, pruned = await cells.pipeline(), pb.Prune(labels={"of": "test"})
-    request = pb.ApplyRequest(resources=[pipeline], canary="us", prune=pruned)
-    with pytest.raises(ArterialError) as caught:
-        await cells.to.control.Apply(request)
-    assert "removal" in caught.value.violations[0].description
     assert (await cells.pipeline()).pipeline.interval_ms == 1111
+
+
+def test_a_removal_goes_on_while_nothing_of_the_cell_turns_bad() -> None:
+    """What was bad before it, or is of another cell, does not stop it; without any report the time of soaking is enough."""
+    gone = dataclasses.replace(rollout(), removal=True)
+
+    def after_removal(seconds: float, bad_at: float, where: str = "eu") -> tuple[RolloutState, int, str]:
+        reporter, status = report("False", where=where)
+        status.conditions[0].last_transition_time.FromDatetime(NOW + timedelta(seconds=bad_at))
+        found = rollouts.judged_removal(gone, [(("Feature", "demand"), reporter, status)], NOW + timedelta(seconds=seconds), TERMS)
+        return found.state, found.shown, found.reason
+
+    assert after_removal(9, bad_at=-1) == (RolloutState.RUNNING, 1, "")
+    assert after_removal(10, bad_at=-1) == (RolloutState.RUNNING, 2, "")
+    assert after_removal(9, bad_at=1) == (RolloutState.HALTED, 1, "cell eu, stream, Feature/demand: Because")
+    assert rollouts.judged_removal(gone, [], NOW + timedelta(seconds=10), TERMS).shown == 2
+
+
+async def soaking(plane: ControlPlane, seconds: float) -> None:
+    """Has a well cell believed after so long."""
+    await plane.stop()
+    plane.config = plane.config.model_copy(update={"rollout_soak_seconds": seconds})
+    await plane.start()
+
+
+async def declared(cells: Cells) -> None:
+    """A topic of its own and the pipeline over it, which all cells see."""
+    metadata = resource_pb2.Metadata(name="gone_v1", owner="data-platform", labels={"of": "gone"})
+    topic = resource_pb2.Resource(api_version="arterial.dev/v1", kind="Topic", metadata=metadata)
+    topic.topic.CopyFrom(specs_pb2.TopicSpec(message="arterial.api.events.v1.TripEvent", key_field="city_id"))
+    pipeline = await cells.pipeline()
+    pipeline.ClearField("metadata")
+    pipeline.metadata.CopyFrom(metadata)
+    pipeline.metadata.name, pipeline.pipeline.topics[:] = "gone", ["gone_v1"]
+    await cells.to.control.Apply(pb.ApplyRequest(resources=[topic, pipeline]))
+    for cell in ("eu", "us", "local", ""):
+        await cells.has(cell, there=True)
+
+
+async def remove(cells: Cells) -> pb.ApplyResponse:
+    """Removes both, in cell us at first."""
+    request = pb.ApplyRequest(resources=[await cells.pipeline()], prune=pb.Prune(labels={"of": "gone"}), canary="us")
+    with pytest.raises(ArterialError, match="one-way doors"):
+        await cells.to.control.Apply(request)
+    request.approvals.append("Topic/gone_v1:deleted")
+    reply: pb.ApplyResponse = await cells.to.control.Apply(request)
+    return reply
+
+
+async def test_a_removal_goes_from_cell_to_cell(cells: Cells, plane: ControlPlane, tmp_path: Path) -> None:
+    """The others still see what is gone, also who begins to watch; its data go no sooner than after the last of them."""
+    await declared(cells)
+    await soaking(plane, 3600.0)
+    async with stubs(plane) as to:
+        cells.to = to
+        assert not (await remove(cells)).retirements
+        await cells.has("us", there=False)
+        config = ServiceConfig(state_dir=tmp_path / "new", control_plane=plane.address, cell=CellConfig(name="eu"))
+        async with follow_desired(config, testing.context()) as new:
+
+            async def begun() -> bool:
+                return new.current.version > 0
+
+            await eventually(begun, "a new watcher", 20)
+            assert "gone" in new.current.pipelines and "gone_v1" in new.current.topics
+        assert [cells.there(cell) for cell in ("eu", "local", "")] == [True] * 3
+        with pytest.raises(ArterialError, match="does not exist"):
+            await to.control.GetResource(pb.GetResourceRequest(kind="Topic", name="gone_v1"))
+        assert not await drops(to)
+    await soaking(plane, 0.0)
+    async with stubs(plane) as to:
+        for cell in ("eu", "local", ""):
+            await cells.has(cell, there=False)
+
+        async def done() -> bool:
+            return {(each.name, each.state, each.removal) for each in await cells.listed()} == {
+                (name, wire.ROLLOUT_STATE_DONE, True) for name in ("gone", "gone_v1")
+            }
+
+        await eventually(done, "both removals done", 20)
+        assert {run.cell for run in await drops(to)} == {"eu", "us", "local"}
+
+
+async def drops(to: Stubs) -> list[Any]:
+    """Runs that drop the data of the topic."""
+    found = (await to.jobs.ListRuns(jobs.ListRunsRequest())).runs
+    return [run for run in found if run.subject == "Topic/gone_v1"]
+
+
+async def test_a_removal_that_turns_a_cell_bad_stops_and_is_taken_back(cells: Cells, plane: ControlPlane) -> None:
+    """The reason names what turned bad; an abort brings everything back, in the log too; nothing is dropped."""
+    await declared(cells)
+    await soaking(plane, 3600.0)
+    async with stubs(plane) as to:
+        cells.to = to
+        await remove(cells)
+        await cells.has("us", there=False)
+        cells.say("us", BAD)
+
+        async def halted() -> bool:
+            return {each.state for each in await cells.listed()} == {wire.ROLLOUT_STATE_HALTED}
+
+        await eventually(halted, "the removal stopped", 20)
+        assert {each.reason for each in await cells.listed()} == {"cell us, test, Pipeline/raw: StepFailed no such column"}
+        assert cells.there("eu")
+        reply = await cells.abort("")
+        assert {(each.kind, each.action) for each in reply.changes} == {(kind, pb.Change.ACTION_CREATE) for kind in ("Topic", "Pipeline")}
+        for cell in ("us", "eu", "local", ""):
+            await cells.has(cell, there=True)
+        assert {each.state for each in await cells.listed()} == {wire.ROLLOUT_STATE_ABORTED} and not await drops(to)
+        actions = [
+            each.change.action for each in (await to.control.ListChanges(pb.ListChangesRequest(kind="Topic", name="gone_v1"))).changes
+        ]
+        assert actions[0] == pb.Change.ACTION_CREATE and pb.Change.ACTION_DELETE in actions
 
 
 @pytest.mark.parametrize("state", ["running", "halted"])

@@ -17,7 +17,7 @@ from services.controlplane.resources.declared_schemas import KIND as SCHEMA
 from services.controlplane.resources.declared_schemas import DeclaredSchemas, statuses_into
 from services.controlplane.resources.dependents import Dependents, told
 from services.controlplane.resources.references import dataset_names, references_of
-from services.controlplane.resources.store import Edit, ResourceStore, Why, Written
+from services.controlplane.resources.store import ABSENT, Edit, ResourceStore, Why, Written
 from services.controlplane.resources.tiers import promise
 from services.controlplane.rollouts import rollouts
 from services.controlplane.rollouts.rollouts import Showing, UnderWay
@@ -70,9 +70,10 @@ class Applying:
         """
         existing, _ = await self._store.snapshot()
         for each in found:
-            if each.key not in existing or existing[each.key].metadata.resource_version != each.version:
+            version = existing[each.key].metadata.resource_version if each.key in existing else 0
+            if version != each.version:
                 raise ArterialError(Reason.CONFLICT, f"{'/'.join(each.key)} was changed meanwhile")
-        former = [_as_given(each.former, each.version) for each in found if each.former is not None]
+        former = [_as_given(each.former, each.version or ABSENT) for each in found if each.former is not None]
         removed = [planning.removal(existing[each.key]) for each in found if each.former is None]
         planned = await self._planned(former, removed, existing)
         return planned.changes, await self._write(planned, approvals, existing, why, Showing(aborted=why.message))
@@ -232,8 +233,6 @@ def _turns(canary: str, planned: Planned, existing: planning.Existing) -> Sequen
     declared = [name for kind, name in existing if kind == "Cell"]
     if canary not in declared:
         _refuse([Violation("canary", f"no Cell {canary} is declared; there are {', '.join(sorted(declared)) or 'none'}")])
-    if any(change.action == pb.Change.ACTION_DELETE for change in planned.changes):
-        _refuse([Violation("canary", "a removal cannot go cell by cell: apply it without a canary")])
     return rollouts.order(canary, declared)
 
 

@@ -49,6 +49,9 @@ CHANGES = sa.Table(
 )
 
 
+ABSENT = -1
+
+
 @dataclass(frozen=True)
 class Edit:
     """What is to be made of a resource, and why: `wanted` is None for its removal; `shown` is the plan that was shown."""
@@ -57,7 +60,7 @@ class Edit:
     wanted: resource_pb2.Resource | None
     shown: bytes
     expected: int = 0
-    """Resource version that it must have; 0 for any."""
+    """Resource version that it must have; 0 for any, ABSENT for none at all."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +165,9 @@ class ResourceStore:
                 if edit.key[0] == "Cell":
                     await touch_repinned(connection, edit.key[1], current.get(edit.key), edit.wanted)
             await retirements.withdraw(connection, [edit.key for edit in edits if edit.wanted is not None and edit.key not in current], now)
-            removed = [current[edit.key] for edit in edits if edit.wanted is None]
-            return Written(written, await retirements.plan(connection, await _removed(connection, removed), now), version)
+            # Of what other cells still see nothing is dropped: that begins when all were shown its removal.
+            removed = [current[edit.key] for edit in edits if edit.wanted is None and not showing.cells]
+            return Written(written, await retire(connection, removed, now), version)
 
     async def history(self, kind: str, name: str, start: int, end: int) -> tuple[list[Recorded], int]:
         """Changes of a resource (of all for ""), newest first, and how many there are."""
@@ -273,6 +277,24 @@ async def _store(connection: AsyncConnection, changes: Sequence[Mapping[str, Any
         await connection.execute(sa.delete(RESOURCES).where(sa.tuple_(RESOURCES.c.kind, RESOURCES.c.name).in_(gone)))
 
 
+async def touch_removed(connection: AsyncConnection, key: Key, message: str) -> None:
+    """As `touch`, of a resource that is not there any more, which cells see in their turn."""
+    row = _row(key, await _version(connection) + 1, None, Why("", message))
+    await _store(connection, [row | {"shown": None}])
+
+
+async def last(connection: AsyncConnection, key: Key) -> resource_pb2.Resource:
+    """A resource that was removed, as it was last declared."""
+    there = (CHANGES.c.kind == key[0], CHANGES.c.name == key[1], CHANGES.c.body.is_not(None))
+    query = sa.select(CHANGES.c.body).where(*there).order_by(CHANGES.c.version.desc()).limit(1)
+    return resource_pb2.Resource.FromString((await connection.execute(query)).scalar_one())
+
+
+async def retire(connection: AsyncConnection, removed: Sequence[resource_pb2.Resource], now: datetime) -> list[Run]:
+    """Has the data of removed resources dropped after their retention, which begins now."""
+    return await retirements.plan(connection, await _removed(connection, removed), now)
+
+
 async def _removed(connection: AsyncConnection, resources: Sequence[resource_pb2.Resource]) -> Removed:
     """Removed resources with what the log knows of their data: who described them may be gone longer than they."""
     names = [name for resource in resources for name in retention.makes(key_of(resource))]
@@ -316,6 +338,8 @@ def _next(wanted: resource_pb2.Resource, current: resource_pb2.Resource | None, 
 def _expect(edit: Edit, current: resource_pb2.Resource | None) -> None:
     what = "/".join(edit.key)
     if current is None:
+        if edit.expected == ABSENT:
+            return
         if edit.wanted is None:
             raise ArterialError(Reason.NOT_FOUND, f"{what} does not exist")
         if edit.expected:

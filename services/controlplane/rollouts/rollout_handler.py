@@ -61,6 +61,7 @@ def _message(rollout: Rollout) -> pb.Rollout:
         shown_cells=rollout.cells[: rollout.shown],
         waiting_cells=rollout.cells[rollout.shown :],
         reason=rollout.reason,
+        removal=rollout.removal,
     )
     message.started_at.FromDatetime(rollout.started_at)
     message.moved_at.FromDatetime(rollout.moved_at)

@@ -26,6 +26,7 @@ ROLLOUTS = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("started_at", _TIME),
     sa.Column("moved_at", _TIME),
+    sa.Column("removal", sa.Boolean),
 )
 
 
@@ -45,19 +46,30 @@ async def begin(
         await connection.execute(sa.delete(ROLLOUTS).where(ROLLOUTS.c.kind == row.kind, ROLLOUTS.c.name == row.name))
     if showing.aborted:
         await _keep_aborted(connection, found, written, showing.aborted)
-    if not showing.cells or not written:
+    if not showing.cells:
         return
-    rows = []
-    for resource in written:
-        key = key_of(resource)
+    after = dict.fromkeys(keys) | {key_of(resource): resource for resource in written}
+    begun = []
+    for key, resource in after.items():
         before, under_way = current.get(key), found.get(key)
         former = None if before is None else before.SerializeToString(deterministic=True)
         if under_way is not None and under_way.state in OPEN:
             former = under_way.former
-        generation = resource.metadata.generation
-        rows.append({"kind": key[0], "name": key[1], "generation": generation, "former": former, "cells": list(showing.cells), "shown": 1})
+        given = resource or before or resource_pb2.Resource()
+        begun.append(
+            {
+                "kind": key[0],
+                "name": key[1],
+                "generation": given.metadata.generation,
+                "former": former,
+                "cells": list(showing.cells),
+                "shown": 1,
+                "removal": resource is None,
+            }
+        )
     fixed = {"state": str(RolloutState.RUNNING), "reason": "", "started_at": sa.func.now(), "moved_at": sa.func.now()}
-    await connection.execute(sa.insert(ROLLOUTS).values(fixed), rows)
+    if begun:
+        await connection.execute(sa.insert(ROLLOUTS).values(fixed), begun)
 
 
 async def _keep_aborted(
@@ -75,6 +87,7 @@ async def _keep_aborted(
             "state": str(RolloutState.ABORTED),
             "reason": reason,
             "started_at": row.started_at,
+            "removal": False,
         }
         for resource in written
         for row in [found.get(key_of(resource))]
@@ -121,4 +134,5 @@ def rollout(row: "sa.Row[tuple[object, ...]]") -> Rollout:
         row.reason,
         row.started_at,
         row.moved_at,
+        row.removal,
     )

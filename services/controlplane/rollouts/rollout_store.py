@@ -52,10 +52,11 @@ class RolloutStore:
             rows = await (rollout_rows.under_way(connection) if key is None else rollout_rows.of(connection, [key]))
             if key is not None:
                 _refuse_settled(key, rows.get(key))
-            found = {each: row for each, row in rows.items() if row.state in OPEN}
-            current = {each: await store.find(connection, *each) for each in found}
+            # What was new in some cells and is removed from these goes as it went; there is nothing to go back to.
+            found = {each: row for each, row in rows.items() if row.state in OPEN and not (row.removal and row.former is None)}
+            versions = {each: await _version_of(connection, each) for each, row in found.items() if not row.removal}
         formers = {each: resource_pb2.Resource.FromString(row.former) for each, row in found.items() if row.former is not None}
-        return [UnderWay(each, current[each].metadata.resource_version, formers.get(each)) for each in sorted(found)]
+        return [UnderWay(each, versions.get(each, 0), formers.get(each)) for each in sorted(found)]
 
     async def run(self, terms: Terms, context: Context) -> None:
         """Moves them until the process stops."""
@@ -78,12 +79,17 @@ class RolloutStore:
                 await _move(connection, (row.kind, row.name), terms)
 
 
+async def _version_of(connection: AsyncConnection, key: Key) -> int:
+    return int((await store.find(connection, *key)).metadata.resource_version)
+
+
 def _refuse_settled(key: Key, row: "sa.Row[tuple[object, ...]] | None") -> None:
     what = "/".join(key)
     if row is None:
         raise ArterialError(Reason.NOT_FOUND, f"no change of {what} goes, or went, from cell to cell")
     if row.state == RolloutState.DONE:
-        raise ArterialError(Reason.REFUSED, f"generation {row.generation} of {what} was shown to all cells: roll the resource back instead")
+        change = "the removal" if row.removal else f"generation {row.generation}"
+        raise ArterialError(Reason.REFUSED, f"{change} of {what} was shown to all cells: roll the resource back instead")
 
 
 async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms) -> None:
@@ -96,23 +102,29 @@ async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms)
     changed = {"shown": after.shown, "state": str(after.state), "reason": after.reason, "moved_at": after.moved_at}
     where = (ROLLOUTS.c.kind == row.kind, ROLLOUTS.c.name == row.name)
     await connection.execute(sa.update(ROLLOUTS).where(*where).values(changed))
-    what = f"rollout of generation {after.generation}"
     if after.state is RolloutState.HALTED:
         _log.warning("rollout halted", resource="/".join(key), generation=after.generation, reason=after.reason)
         return
     shown = "all cells" if after.state is RolloutState.DONE else f"cell {after.current}"
-    await store.touch(connection, key, f"{what}: shown to {shown}")
+    former = None if row.former is None else resource_pb2.Resource.FromString(row.former)
+    if row.removal:
+        await store.touch_removed(connection, key, f"removal: shown to {shown}")
+        if after.state is RolloutState.DONE:
+            await store.retire(connection, [await store.last(connection, key)], after.moved_at)
+    else:
+        await store.touch(connection, key, f"rollout of generation {after.generation}: shown to {shown}")
     if row.kind == "Cell":
-        former = None if row.former is None else resource_pb2.Resource.FromString(row.former)
-        await store.touch_repinned(connection, row.name, former, await store.find(connection, *key))
+        await store.touch_repinned(connection, row.name, former, None if row.removal else await store.find(connection, *key))
 
 
 async def _judged(connection: AsyncConnection, row: "sa.Row[tuple[object, ...]]", terms: Terms) -> Rollout:
     under_way = rollout_rows.rollout(row)
-    where = (REPORTS.c.kind == row.kind, REPORTS.c.name == row.name, REPORTS.c.cell == under_way.current)
+    of_it = (REPORTS.c.kind == row.kind, REPORTS.c.name == row.name) if not row.removal else ()
     reports = [
-        (Reporter(report.cell, report.component, report.instance), resource_pb2.Status.FromString(report.body))
-        for report in await connection.execute(sa.select(REPORTS).where(*where))
+        ((report.kind, report.name), Reporter(report.cell, report.component, report.instance), resource_pb2.Status.FromString(report.body))
+        for report in await connection.execute(sa.select(REPORTS).where(REPORTS.c.cell == under_way.current, *of_it))
     ]
     now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
-    return rollouts.judged(under_way, reports, now, terms)
+    if row.removal:
+        return rollouts.judged_removal(under_way, reports, now, terms)
+    return rollouts.judged(under_way, [(reporter, status) for _, reporter, status in reports], now, terms)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from arterial.api.controlplane.v1 import resource_pb2
@@ -55,6 +55,7 @@ class Rollout:
     reason: str
     started_at: datetime
     moved_at: datetime
+    removal: bool = False
 
     @property
     def current(self) -> str:
@@ -64,7 +65,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class UnderWay:
-    """A resource that not all cells see alike: its version, and what those see that were not shown it (None: nothing, it is new)."""
+    """A resource that not all cells see alike: its version (0: it was removed), and what those see without that (None: nothing)."""
 
     key: Key
     version: int
@@ -88,6 +89,23 @@ def judged(rollout: Rollout, reports: Iterable[tuple[Reporter, resource_pb2.Stat
         return _halted(rollout, f"cell {rollout.current}: {waiting} within {terms.timeout_seconds:.0f} s", now)
     if waiting or elapsed < terms.soak_seconds:
         return rollout
+    return _advanced(rollout, now)
+
+
+def judged_removal(rollout: Rollout, reports: Iterable[tuple[Key, Reporter, resource_pb2.Status]], now: datetime, terms: Terms) -> Rollout:
+    """The rollout of a removal after a look at what the processes of its current cell report of anything.
+
+    Nobody reports on what is gone: the cell is well if nothing of it turned bad since it was shown the removal.
+    """
+    for key, reporter, status in reports:
+        for told in status.conditions:
+            if told.status == "False" and told.last_transition_time.ToDatetime(UTC) >= rollout.moved_at:
+                why = f"cell {reporter.cell}, {reporter.component}, {'/'.join(key)}: {told.reason} {told.message}".rstrip()
+                return _halted(rollout, why, now)
+    return _advanced(rollout, now) if (now - rollout.moved_at).total_seconds() >= terms.soak_seconds else rollout
+
+
+def _advanced(rollout: Rollout, now: datetime) -> Rollout:
     if rollout.shown == len(rollout.cells):
         return replace(rollout, state=RolloutState.DONE, moved_at=now)
     return replace(rollout, shown=rollout.shown + 1, moved_at=now)

@@ -15,14 +15,16 @@ from services.controlplane.watch.frames import Held
 async def differing(connection: AsyncConnection) -> Mapping[Key, Held]:
     """By resource, within one state of the database. A cell goes by the pins that itself was shown."""
     held = dict(await rollout_rows.held(connection))
-    cells = {name: _as_seen(name, cell, held.get(("Cell", name))) for name, cell in (await pins.resources(connection, "Cell")).items()}
+    declared: dict[str, resource_pb2.Resource | None] = {name: None for kind, name in held if kind == "Cell"}
+    declared |= await pins.resources(connection, "Cell")
+    cells = {name: _as_seen(name, cell, held.get(("Cell", name))) for name, cell in declared.items()}
     for name, bodies in (await pins.shown(connection, cells)).items():
         held[("Schema", name)] = replace(held.get(("Schema", name), Held(None, None)), pinned=bodies)
     return held
 
 
-def _as_seen(name: str, cell: resource_pb2.Resource, held: Held | None) -> resource_pb2.Resource:
-    """A cell's own resource as it sees it; one that it does not see pins nothing."""
+def _as_seen(name: str, cell: resource_pb2.Resource | None, held: Held | None) -> resource_pb2.Resource:
+    """A cell's own resource (None: it was removed) as it sees it; one that it does not see pins nothing."""
     if held is None or held.shown is None or name in held.shown:
-        return cell
+        return cell or resource_pb2.Resource()
     return resource_pb2.Resource.FromString(held.former or b"")

@@ -77,6 +77,8 @@ class Frames:
         self._floor = 0
         self._frames: dict[Key, bytes] = {}
         self._keys: list[Key] = []
+        # These, and what is gone in some cells only.
+        self._listed = self._keys
         self._recent: deque[tuple[int, Key]] = deque()
         self._held: Mapping[Key, Held] = {}
         self._parts: dict[tuple[Audience, int, Key | None], Part] = {}
@@ -90,8 +92,7 @@ class Frames:
         self._recent = deque(recent)
         self._floor, self.version = span
         self.epoch += 1
-        self._held = held
-        self._parts.clear()
+        self._see(held)
 
     def apply(self, changes: Iterable[Changed], held: Mapping[Key, Held]) -> None:
         """Takes in changes, in order, and which of all are being rolled out now."""
@@ -107,7 +108,13 @@ class Frames:
             self.version = change.version
         while len(self._recent) > self.history:
             self._floor = self._recent.popleft()[0]
+        self._see(held)
+
+    def _see(self, held: Mapping[Key, Held]) -> None:
+        """What is shown otherwise now; of what is gone some cells may still see the former body."""
         self._held = held
+        gone = [key for key in held if key not in self._frames]
+        self._listed = sorted([*self._keys, *gone]) if gone else self._keys
         self._parts.clear()
 
     def reaches(self, position: int) -> bool:
@@ -154,17 +161,17 @@ class Frames:
         return Part((self._batch(keys, audience.cell, end, synced=whole),) if keys else (), end, whole)
 
     def _page(self, audience: Audience, after: Key | None) -> Part:
-        place = 0 if after is None else bisect_right(self._keys, after)
+        place = 0 if after is None else bisect_right(self._listed, after)
         taken: list[Key] = []
-        size, last = 0, len(self._keys)
+        size, last = 0, len(self._listed)
         while place < last and size < BATCH_BYTES:
-            key = self._keys[place]
+            key = self._listed[place]
             place += 1
             frame = self._shown(key, audience.cell)
             if frame is not None and (not audience.kinds or key[0] in audience.kinds):
                 taken.append(key)
                 size += len(frame)
-        more = self._keys[place - 1] if place < last else None
+        more = self._listed[place - 1] if place < last else None
         if not audience.batches:
             return Part(tuple(self._single(key, 0, audience.cell) for key in taken), 0, after=more)
         return Part((self._batch(taken, audience.cell, 0, synced=False),) if taken else (), 0, after=more)
