@@ -123,6 +123,8 @@ async def followed(plane: ControlPlane, folder: Path) -> AsyncIterator[Two]:
         for short in feeds:
             await two.sees(short, 3)
         yield two
+        for cell in two.cell.values():  # other tests of the control plane have its own cell only
+            await to.control.DeleteResource(pb.DeleteResourceRequest(kind="Cell", name=cell, approvals=[f"Cell/{cell}:deleted"]))
 
 
 @pytest.fixture
