@@ -60,6 +60,8 @@ def judge(frame: Frame, excluded: NDArray[np.bool_], thresholds: Thresholds) -> 
     Args:
         excluded: points that are no history, because an incident is open on them; shape (S, T).
     """
+    if len(frame.dates) < 2:
+        return _first_day(frame)
     filled = _values_per_point(frame)
     values = _without_extremes(frame, filled)
     history = np.where(excluded, np.nan, values)[:, :-1]
@@ -74,6 +76,12 @@ def judge(frame: Frame, excluded: NDArray[np.bool_], thresholds: Thresholds) -> 
         far = (np.abs(deviations) > thresholds.deviations) & (change > thresholds.min_change_percent)
     cause = np.isin(frame.metrics, CAUSES) & ~((frame.metrics == Metric.MEDIAN) & (_distinct(frame, history) < MIN_DISTINCT_OF_MEDIAN))
     return Judged(frame, expected, observed, deviations, far & cause, far & ~cause, told.errors / scale[:, None])
+
+
+def _first_day(frame: Frame) -> Judged:
+    """A table's first day: there is nothing that it could differ from."""
+    nothing, none = np.full(len(frame.values), np.nan), np.zeros(len(frame.values), bool)
+    return Judged(frame, nothing, frame.values[:, -1], nothing, none, none, np.empty((len(frame.values), 0)))
 
 
 def history_of(told: Frame, date: np.datetime64, days: int) -> Frame:

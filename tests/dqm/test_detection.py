@@ -45,6 +45,13 @@ def test_clean_days_give_no_incident(rules: Rules) -> None:
     assert all(found.series > 700 and not found.unknown for found in told)
 
 
+@pytest.mark.parametrize("days", [1, 2])
+def test_the_first_days_of_a_table_are_looked_at(days: int, rules: Rules) -> None:
+    """Without history there is nothing that they could differ from."""
+    found = seen(frame(table(np.random.default_rng(3), days=days)), rules)
+    assert not found.findings and found.series == 0
+
+
 @pytest.mark.parametrize("kind", EXPECTED)
 @pytest.mark.parametrize("seed", range(FAULTY_TABLES))
 def test_a_fault_is_one_finding_with_its_kind_column_and_market(kind: str, seed: int, rules: Rules) -> None:
