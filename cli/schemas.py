@@ -9,13 +9,15 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc, schema_registry_service_pb2_grpc, specs_pb2
 from arterial.api.controlplane.v1 import schema_registry_service_pb2 as pb
-from arterial.api.controlplane.v1 import schema_registry_service_pb2_grpc, specs_pb2
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2 as lineage
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2_grpc
+from arterial.channel import Channel
 from chassis.errors import ArterialError, Reason
 from cli import schemafiles
 from cli.connect import paged, show, table, to_service
+from cli.inspecting import listed
 
 SUFFIX = "-value"
 # Exit status of `check`: what breaks somebody of tier 1 is told apart, so that a pipeline can stop harder.
@@ -56,7 +58,8 @@ async def run_check(arguments: argparse.Namespace) -> int:
         stub = schema_registry_service_pb2_grpc.SchemaRegistryServiceStub(channel)
         request = pb.CheckSchemaRequest(subject=subject, schema=schema, version=arguments.against)
         verdict = await stub.CheckSchema(request, timeout=30)
-    felt = await _felt(arguments, subject, _columns(verdict.violations)) if verdict.violations else Felt((), "")
+        topics = await _topics(channel, subject) if verdict.violations else []
+    felt = await _felt(arguments, topics, _columns(verdict.violations)) if verdict.violations else Felt((), "")
     document = json_format.MessageToDict(verdict) | {"subject": subject}
     document |= {"felt": [json_format.MessageToDict(node) for node in felt.nodes], "feltUnknown": felt.unknown}
     document |= {"producers": [json_format.MessageToDict(node) for node in felt.producers]}
@@ -111,16 +114,28 @@ class Felt:
     producers: Sequence[lineage.Node] = ()
 
 
-async def _felt(arguments: argparse.Namespace, subject: str, columns: Sequence[str]) -> Felt:
-    """Asks lineage about the tables of a topic, and what is made from their columns (all, without any named)."""
-    topic = subject.removesuffix(SUFFIX)
-    names = (f"kafka/{topic}", f"lake/raw/{topic}", f"lake/curated/{topic}", f"olap/live/{topic}")
+async def _topics(channel: Channel, subject: str) -> list[str]:
+    """Topics that are written with schemas of a subject: by its name, and those of the Schema resources that stand for it."""
+    stub: Any = control_plane_service_pb2_grpc.ControlPlaneServiceStub(channel)
+    declared = {
+        schema.metadata.name
+        for schema in await listed(stub, "Schema")
+        if subject == (schema.schema.subject or schema.metadata.name + SUFFIX)
+    }
+    written = {topic.metadata.name for topic in await listed(stub, "Topic") if topic.topic.schema in declared}
+    return sorted(written or {subject.removesuffix(SUFFIX)})
+
+
+async def _felt(arguments: argparse.Namespace, topics: Sequence[str], columns: Sequence[str]) -> Felt:
+    """Asks lineage about the tables of topics, and what is made from their columns (all, without any named)."""
+    zones = ("kafka", "lake/raw", "lake/curated", "olap/live")
+    names = [f"{zone}/{topic}" for topic in topics for zone in zones]
     try:
         async with to_service(arguments, "lineage") as channel:
             stub = lineage_service_pb2_grpc.LineageServiceStub(channel)
             asked = [await _known(stub, name, columns) for name in names]
             answers = await asyncio.gather(*(_impact(stub, name, found) for name, found in zip(names, asked, strict=True)))
-            producers = await _producers(stub, topic)
+            producers = [node for topic in topics for node in await _producers(stub, topic)]
     except (ArterialError, KeyError) as error:
         return Felt((), f"lineage does not answer: {error}")
     nearest: dict[str, lineage.Node] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,8 @@ from chassis.wire import prefix
 
 # How long a record may wait for others of its partition: batches are what makes Kafka fast.
 LINGER_SECONDS = 0.005
+# What one process of a cell knows as declared, another may learn within this.
+SOON_SECONDS = 1.0
 # Records of one batch: bounds the memory of a partition that Kafka does not take.
 MAX_BATCH_RECORDS = 20_000
 
@@ -58,7 +61,7 @@ class Publisher:
             ArterialError: INVALID_REQUEST for an unknown topic or schema, REFUSED if the partition of a record does not exist,
                 DEPENDENCY_UNAVAILABLE if Kafka does not take it.
         """
-        topic = self._feed.current.topics.get(topic_name)
+        topic = self._feed.current.topics.get(topic_name) or await self._declared_soon(topic_name)
         if topic is None:
             raise _invalid("topic", f"{topic_name} is not a declared topic")
         schema_id = schema_id or self._feed.schemas.id_of(topic) or 0
@@ -82,6 +85,14 @@ class Publisher:
         except KafkaError as error:
             raise ArterialError(Reason.DEPENDENCY_UNAVAILABLE, f"Kafka did not take the frame: {error}") from error
         return Acknowledged(partitions.tolist(), offsets, judged.dead)
+
+    async def _declared_soon(self, name: str) -> Topic | None:
+        """A topic that was declared a moment ago, which other processes of the cell may know already."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOON_SECONDS):
+                while name not in self._feed.current.topics:
+                    await self._feed.changed()
+        return self._feed.current.topics.get(name)
 
     async def _routes(self, topic: Topic, columns: pa.RecordBatch) -> NDArray[np.int32]:
         """Partitions of records, of those that there are."""

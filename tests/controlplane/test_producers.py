@@ -168,6 +168,29 @@ async def test_a_producer_that_openlineage_knows_is_named_with_its_owner(cell: C
     assert "written by spark/orders (sales)" in caught.value.violations[0].description
 
 
+async def test_a_schema_whose_topics_are_called_otherwise_is_felt_by_these(cell: Cell, tmp_path: Path) -> None:
+    """The check and the plan go by who is written with it, not by its name."""
+    spec = "spec: {type: SCHEMA_TYPE_PROTOBUF, definition: 'syntax = \"proto3\"; message Order { bytes event_id = 1; int64 city = 2; }'}"
+    schema = f"apiVersion: arterial.dev/v1\nkind: Schema\nmetadata: {{name: order}}\n{spec}\n"
+    topics = [
+        f"apiVersion: arterial.dev/v1\nkind: Topic\nmetadata: {{name: {name}}}\nspec: {{schema: order, keyField: city}}\n"
+        for name in ("orders_eu", "orders_us")
+    ]
+    file, proto = tmp_path / "orders.yaml", tmp_path / "order.proto"
+    file.write_text("---\n".join([schema, *topics]))
+    await cell.terminal.text("apply", str(file))
+    for name in ("eu", "us"):
+        written = {"namespace": "kafka://broker:9092", "name": f"orders_{name}"}
+        job = {"namespace": "spark", "name": f"orders-{name}"}
+        await cell.lineage.PutEvents(lineage.PutEventsRequest(events=[event("", [], [written], job=job)]))
+    proto.write_text('syntax = "proto3"; message Order { bytes event_id = 1; string city = 2; }')
+    shown = await cell.terminal.text("schema", "check", str(proto), status=1)
+    assert "written by spark/orders-eu\n" in shown and "written by spark/orders-us\n" in shown
+    file.write_text(file.read_text().replace("int64 city", "string city"))
+    planned = await cell.terminal.text("plan", str(file))
+    assert "written by spark/orders-eu (not declared), spark/orders-us (not declared)" in planned
+
+
 async def test_producers_without_end_are_told_up_to_a_limit(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither memory nor graph is filled by names."""
     monkeypatch.setattr(producers, "MAX_TOLD", 2)

@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pyarrow as pa
+import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from arterial.api.events.v1.trip_event_pb2 import TripEvent
 from arterial.api.ingestion.v1 import ingestion_service_pb2 as pb
 from chassis import kafka
+from chassis.desired import Desired
+from chassis.errors import ArterialError
 from chassis.lake import Table
 from chassis.partitioning import partition_of
 from chassis.testing import eventually, running
@@ -54,6 +57,18 @@ async def send_raw(ingestion: Ingestion, partition: int, values: list[bytes | No
     for value in values:
         await producer.send_and_wait(ingestion.topic.name, value, key=b"1", partition=partition)
     await producer.stop()
+
+
+async def test_a_topic_that_was_declared_a_moment_ago_takes_records(ingestion: Ingestion) -> None:
+    """Another process may know it before this one; what is not declared at all is refused."""
+    declared = ingestion.feed.current
+    ingestion.feed.replace(Desired((), 1))
+    publishing = asyncio.create_task(ingestion.publisher.publish(ingestion.topic.name, [trip_event().SerializeToString()], 0))
+    await asyncio.sleep(0)
+    ingestion.feed.replace(declared)
+    assert (await publishing).rejected == []
+    with pytest.raises(ArterialError, match="nowhere is not a declared topic"):
+        await ingestion.publisher.publish("nowhere", [b"x"], 0)
 
 
 async def test_published_events_are_in_every_table_once(ingestion: Ingestion) -> None:

@@ -112,14 +112,15 @@ class Applying:
         resource = existing.get((kind, name))
         if resource is None:
             raise ArterialError(Reason.NOT_FOUND, f"{kind}/{name} does not exist")
-        found, unknown = await self._dependents.of([resource])
+        names = dataset_names(resource, existing)
+        found, unknown = await self._dependents.of(names)
         changes, _ = await self._store.history(kind, name, 0, LATEST_CHANGES)
         users = planning.users_of([(kind, name)], {key: other for key, other in existing.items() if key != (kind, name)})
         described = pb.DescribeResourceResponse(
             resource=resource,
             refers_to=["/".join(reference.target) for reference in references_of(resource)],
             referred_to_by=users.get((kind, name), []),
-            dependents=told(found, dataset_names(resource)),
+            dependents=told(found, names),
             dependents_unknown=unknown,
             changes=[change.told() for change in changes],
         )
@@ -147,10 +148,10 @@ class Applying:
     async def _tell_dependents(self, changes: Sequence[pb.Change], existing: planning.Existing) -> str:
         """Adds to each change who would feel it; returns why some could not be asked for."""
         moved = [change for change in changes if change.action not in (pb.Change.ACTION_NONE, pb.Change.ACTION_CREATE)]
-        felt = {key: existing[key] for key in ((change.kind, change.name) for change in moved)}
-        found, unknown = await self._dependents.of(list(felt.values()))
+        felt = {key: dataset_names(existing[key], existing) for key in ((change.kind, change.name) for change in moved)}
+        found, unknown = await self._dependents.of(name for names in felt.values() for name in names)
         for change in moved:
-            change.dependents.extend(told(found, dataset_names(felt[change.kind, change.name])))
+            change.dependents.extend(told(found, felt[change.kind, change.name]))
         return unknown
 
     async def _refuse_unapproved(self, changes: Sequence[pb.Change], approvals: Sequence[str], existing: planning.Existing) -> None:

@@ -5,12 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
-from arterial.api.controlplane.v1 import resource_pb2
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2 as lineage
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2_grpc
 from chassis.errors import ArterialError, Reason
 from chassis.rpc.client import channel
-from services.controlplane.resources.references import dataset_names
 
 # A plan is shown to a person who waits: what takes longer is left out, and said so.
 TIMEOUT_SECONDS = 2.0
@@ -25,9 +23,9 @@ class Dependents:
     def __init__(self, address: str | None) -> None:
         self._address = address
 
-    async def of(self, resources: Sequence[resource_pb2.Resource]) -> tuple[Mapping[str, Sequence[pb.Dependent]], str]:
+    async def of(self, wanted: Iterable[str]) -> tuple[Mapping[str, Sequence[pb.Dependent]], str]:
         """Dependents by logical name, and why some could not be asked for (empty if all could)."""
-        names = list(dict.fromkeys(name for resource in resources for name in dataset_names(resource)))
+        names = list(dict.fromkeys(wanted))
         if not names:
             return {}, ""
         if self._address is None:

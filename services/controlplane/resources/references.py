@@ -61,13 +61,14 @@ def references_of(resource: Resource) -> list[Reference]:
     return [Reference(key_of(resource), target, path) for target, path in targets]
 
 
-def dataset_names(resource: Resource) -> list[str]:
-    """Logical names of what a resource is or makes: where lineage knows it."""
+def dataset_names(resource: Resource, existing: Mapping[Key, Resource]) -> list[str]:
+    """Logical names of what a resource is or makes: where lineage knows it. Of a Schema the topics that are written with it."""
     name = resource.metadata.name
+    if resource.kind == "Schema":
+        return [f"kafka/{other}" for (kind, other), topic in sorted(existing.items()) if kind == "Topic" and topic.topic.schema == name]
     return {
         "Dataset": [name],
         "Topic": [f"kafka/{name}"],
-        "Schema": [f"kafka/{name}"],
         "CuratedTable": [f"lake/curated/{name}"],
         "Feature": [f"feature/{name}"],
         "QualityRule": [resource.quality_rule.dataset],
