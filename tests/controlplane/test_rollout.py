@@ -19,6 +19,7 @@ from chassis.config import CellConfig, ServiceConfig
 from chassis.desired import DesiredFeed, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.reporting import Standing
+from chassis.resources import FIELD_OF_KIND
 from chassis.rpc.client import channel
 from chassis.testing import eventually
 from services.controlplane.models.model_store import ModelStore
@@ -76,6 +77,11 @@ def test_a_bad_report_or_none_in_time_stops_it() -> None:
     assert after(60) == (halted, 1, "cell eu: no process reported within 60 s")
     assert after(60, report("True", 3)) == (halted, 1, "cell eu: stream did not say that generation 4 is ready within 60 s")
     assert after(1, report("False", 3))[0] is RolloutState.RUNNING
+
+
+def test_of_every_kind_it_is_known_whether_processes_report_on_it() -> None:
+    """A change of one on which nobody reports would never get on."""
+    assert FIELD_OF_KIND.keys() == rollouts.REPORTED | rollouts.SILENT and not rollouts.REPORTED & rollouts.SILENT
 
 
 class Cells:
@@ -216,6 +222,20 @@ async def test_a_bad_change_stays_where_it_is(cells: Cells, plane: ControlPlane)
         assert await cells.listed() == [] and not [c for c in (await cells.pipeline()).status.conditions if c.type == "RolledOut"]
 
 
+async def test_what_nobody_reports_on_goes_on_by_itself(cells: Cells) -> None:
+    """A dataset comes to all cells while nothing of them turns bad."""
+    metadata = resource_pb2.Metadata(name="lake/raw/trip_events_v2", owner="data-platform")
+    dataset = resource_pb2.Resource(api_version="arterial.dev/v1", kind="Dataset", metadata=metadata)
+    dataset.dataset.CopyFrom(specs_pb2.DatasetSpec(description="otherwise", tier=3))
+    doors = ["Dataset/lake/raw/trip_events_v2:spec.tier", "Dataset/lake/raw/trip_events_v2:spec.retentionSeconds"]
+    await cells.to.control.Apply(pb.ApplyRequest(resources=[dataset], canary="us", approvals=doors))
+
+    async def done() -> bool:
+        return [each.state for each in await cells.listed()] == [wire.ROLLOUT_STATE_DONE]
+
+    await eventually(done, "the dataset in all cells", 20)
+
+
 async def test_a_canary_must_be_a_cell(cells: Cells) -> None:
     """It is refused before anything is done."""
     with pytest.raises(ArterialError) as caught:
@@ -231,13 +251,13 @@ def test_a_removal_goes_on_while_nothing_of_the_cell_turns_bad() -> None:
     def after_removal(seconds: float, bad_at: float, where: str = "eu") -> tuple[RolloutState, int, str]:
         reporter, status = report("False", where=where)
         status.conditions[0].last_transition_time.FromDatetime(NOW + timedelta(seconds=bad_at))
-        found = rollouts.judged_removal(gone, [(("Feature", "demand"), reporter, status)], NOW + timedelta(seconds=seconds), TERMS)
+        found = rollouts.judged_by_cell(gone, [(("Feature", "demand"), reporter, status)], NOW + timedelta(seconds=seconds), TERMS)
         return found.state, found.shown, found.reason
 
     assert after_removal(9, bad_at=-1) == (RolloutState.RUNNING, 1, "")
     assert after_removal(10, bad_at=-1) == (RolloutState.RUNNING, 2, "")
     assert after_removal(9, bad_at=1) == (RolloutState.HALTED, 1, "cell eu, stream, Feature/demand: Because")
-    assert rollouts.judged_removal(gone, [], NOW + timedelta(seconds=10), TERMS).shown == 2
+    assert rollouts.judged_by_cell(gone, [], NOW + timedelta(seconds=10), TERMS).shown == 2
 
 
 async def soaking(plane: ControlPlane, seconds: float) -> None:

@@ -119,12 +119,12 @@ async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms)
 
 async def _judged(connection: AsyncConnection, row: "sa.Row[tuple[object, ...]]", terms: Terms) -> Rollout:
     under_way = rollout_rows.rollout(row)
-    of_it = (REPORTS.c.kind == row.kind, REPORTS.c.name == row.name) if not row.removal else ()
+    of_it = (REPORTS.c.kind == row.kind, REPORTS.c.name == row.name) if not under_way.silent else ()
     reports = [
         ((report.kind, report.name), Reporter(report.cell, report.component, report.instance), resource_pb2.Status.FromString(report.body))
         for report in await connection.execute(sa.select(REPORTS).where(REPORTS.c.cell == under_way.current, *of_it))
     ]
     now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
-    if row.removal:
-        return rollouts.judged_removal(under_way, reports, now, terms)
+    if under_way.silent:
+        return rollouts.judged_by_cell(under_way, reports, now, terms)
     return rollouts.judged(under_way, [(reporter, status) for _, reporter, status in reports], now, terms)

@@ -23,6 +23,11 @@ class RolloutState(StrEnum):
 OPEN = (RolloutState.RUNNING, RolloutState.HALTED)
 
 
+# Kinds on which processes report, as they act on each resource; on the others, and on what is removed, nobody does.
+REPORTED = frozenset({"Topic", "Schema", "Pipeline", "CuratedTable", "Feature", "Model", "PricingPolicy", "EtaPolicy", "RiskPolicy"})
+SILENT = frozenset({"Cell", "Dataset", "QualityRule", "QualityPolicy", "Slo", "Schedule", "ReplicationPolicy", "FareTable", "Owner"})
+
+
 @dataclass(frozen=True)
 class Showing:
     """How a change is shown: to `cells` one after another, or to all at once. With `aborted`, which says why, it takes a rollout back."""
@@ -56,6 +61,11 @@ class Rollout:
     started_at: datetime
     moved_at: datetime
     removal: bool = False
+
+    @property
+    def silent(self) -> bool:
+        """True if no process reports on it: what the cell says of anything decides."""
+        return self.removal or self.kind in SILENT
 
     @property
     def current(self) -> str:
@@ -92,10 +102,10 @@ def judged(rollout: Rollout, reports: Iterable[tuple[Reporter, resource_pb2.Stat
     return _advanced(rollout, now)
 
 
-def judged_removal(rollout: Rollout, reports: Iterable[tuple[Key, Reporter, resource_pb2.Status]], now: datetime, terms: Terms) -> Rollout:
-    """The rollout of a removal after a look at what the processes of its current cell report of anything.
+def judged_by_cell(rollout: Rollout, reports: Iterable[tuple[Key, Reporter, resource_pb2.Status]], now: datetime, terms: Terms) -> Rollout:
+    """The rollout of a change on which nobody reports, after a look at what the processes of its current cell report of anything.
 
-    Nobody reports on what is gone: the cell is well if nothing of it turned bad since it was shown the removal.
+    The cell is well if nothing of it turned bad since it was shown the change.
     """
     for key, reporter, status in reports:
         for told in status.conditions:
