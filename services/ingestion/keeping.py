@@ -1,11 +1,11 @@
-"""Tells the control plane whether raw, curated and live tables keep what their datasets promise: a loop of the role `follow`.
+"""Tells the control plane whether raw, curated, declared and live tables keep what their datasets promise: a loop of the role `follow`.
 
 What is judged comes from the tables' logs, the OLAP engine's note of progress and Kafka's offsets; no rows are read. An engine that is away
 holds nothing up: of tables whose progress is not known the last one known counts, and completeness is not told without Kafka.
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,13 +26,12 @@ from chassis.rpc.client import channel
 from chassis.tiers import sla_of
 from chassis.topics import Topic
 from services.ingestion.config import IngestionConfig
-from services.ingestion.curated import has_trips
 from services.ingestion.holdings import DAY_SECONDS, day_of
 from services.ingestion.live import live_versions
+from services.ingestion.positions import LAKE, Follows, Positions, follows_of, raw_tables
 from services.ingestion.promises import JUDGED_DAYS, Finding, Known, Promise, judge
 from services.ingestion.raw import table_name
-from services.ingestion.rawlog import Position, RawLog
-from services.ingestion.trips import TRIPS
+from services.ingestion.rawlog import RawLog
 
 # A promise is looked at this often; what was found is told when it is another, and in any case once a minute: objectives count minutes.
 LOOK_SECONDS, REPEAT_SECONDS = 10.0, 45.0
@@ -87,7 +86,7 @@ class Keeper:
         self._feed = feed
         self._olap = Olap(config.olap)
         self._logs: dict[tuple[str, int, int], RawLog] = {}
-        self._positions: dict[tuple[str, tuple[str, ...]], Position] = {}
+        self._positions = Positions(config.lake)
         # Raw versions in the live tables; None until the OLAP engine answered.
         self._live: Mapping[str, int] | None = None
         # What the control plane was told last of each promise, and when everything was told.
@@ -129,9 +128,10 @@ class Keeper:
 
     def _look(self, desired: Desired) -> tuple[list[Instance], Mapping[str, RawLog]]:
         """The datasets that are made here, and the logs of the raw tables that they are made from; reads on in all of them."""
-        made, read = _made(desired), _read(desired)
-        self._forget(made, read)
-        instances = [found for name, takers in made.items() if (found := self._follower(desired, name, takers)) is not None]
+        follows, read = follows_of(desired), _read(desired)
+        self._forget(follows, read)
+        made = _made(desired, follows)
+        instances = [found for name, takers in made.items() if (found := self._follower(desired, follows, name, takers)) is not None]
         logs: dict[str, RawLog] = {}
         for topic in read:
             taken = [version for instance in instances for source, version in instance.sources if source == topic.name]
@@ -155,35 +155,32 @@ class Keeper:
             del self._logs[key]
             return None
 
-    def _follower(self, desired: Desired, name: str, takers: Sequence[Topic]) -> Instance | None:
+    def _follower(self, desired: Desired, follows: Follows, name: str, takers: Sequence[Topic]) -> Instance | None:
         """A dataset that follows raw tables; None if it is not known how far it is, as of live tables before OLAP answered."""
-        sources = tuple(table_name(topic.name) for topic in takers)
-        if name.startswith(LIVE) and self._live is None:
-            return None
         try:
-            version, progress = self._position(name, sources)
+            position = self._position(follows, name)
         except Exception:
             _log.exception("log of a table cannot be read", dataset=name)
-            self._positions.pop((name.removeprefix("lake/"), sources), None)
             return None
+        if position is None:
+            return None
+        version, progress = position
         taken = tuple((topic.name, progress.get(table_name(topic.name), -1)) for topic in takers)
         return Instance(name, _promise(desired, name), version, taken)
 
-    def _forget(self, made: Mapping[str, Sequence[Topic]], read: Sequence[Topic]) -> None:
+    def _forget(self, follows: Follows, read: Sequence[Topic]) -> None:
         """Forgets tables that are not made any more: should they be again, they may be others, of the same name."""
         topics = {(topic.name, topic.incarnation, topic.partitions) for topic in read}
         self._logs = {key: log for key, log in self._logs.items() if key in topics}
-        self._positions = {key: position for key, position in self._positions.items() if f"lake/{key[0]}" in made}
+        self._positions.keep_only(follows)
 
-    def _position(self, dataset: str, sources: tuple[str, ...]) -> tuple[int, Mapping[str, int]]:
+    def _position(self, follows: Follows, dataset: str) -> tuple[int, Mapping[str, int]] | None:
         """Version of a follower's table, and of the raw tables that it has taken."""
-        if dataset.startswith(LIVE):
-            version = (self._live or {}).get(sources[0], -1)
-            return version, {sources[0]: version}
-        name = dataset.removeprefix("lake/")
-        position = self._positions.setdefault((name, sources), Position(self._config.lake, name, sources))
-        position.refresh()
-        return position.version, position.progress
+        if not dataset.startswith(LIVE):
+            return self._positions.of(follows, dataset.removeprefix(LAKE))
+        source = table_name(dataset.removeprefix(LIVE))
+        version = (self._live or {}).get(source, -1)
+        return None if self._live is None else (version, {source: version})
 
     async def _in_kafka(self, topics: Sequence[Topic], logs: Mapping[str, RawLog], now: float) -> Mapping[str, Mapping[int, int]] | None:
         """Offsets that raw lacks, by topic and day; those of earlier days count for the first. None if Kafka does not answer."""
@@ -208,17 +205,17 @@ def _read(desired: Desired) -> list[Topic]:
     return [topic for topic in desired.topics.values() if desired.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic.name)]
 
 
-def _made(desired: Desired) -> Mapping[str, list[Topic]]:
-    """Declared datasets that follow raw tables, and the topics whose."""
-    found: dict[str, list[Topic]] = defaultdict(list)
-    for topic in _read(desired):
-        if topic.curated and desired.pipeline(specs_pb2.PIPELINE_ROLE_CURATED, topic.name):
-            found[f"lake/curated/{topic.name}"].append(topic)
-            if has_trips(topic):
-                found[f"lake/{TRIPS}"].append(topic)
+def _made(desired: Desired, follows: Follows) -> Mapping[str, list[Topic]]:
+    """Declared datasets that follow raw tables, near or far, and the topics whose."""
+    found: dict[str, list[Topic]] = {}
+    read = _read(desired)
+    for name in follows:
+        raw = raw_tables(follows, name)
+        found[f"{LAKE}{name}"] = [topic for topic in read if table_name(topic.name) in raw]
+    for topic in read:
         if topic.live and desired.pipeline(specs_pb2.PIPELINE_ROLE_LIVE, topic.name):
-            found[f"{LIVE}{topic.name}"].append(topic)
-    return {name: topics for name, topics in found.items() if name in desired.datasets}
+            found[f"{LIVE}{topic.name}"] = [topic]
+    return {name: topics for name, topics in found.items() if topics and name in desired.datasets}
 
 
 def _promise(desired: Desired, name: str) -> Promise:

@@ -1,6 +1,7 @@
 """What raw tables hold and how far their followers are, read from logs alone: no snapshot is kept, and no row is read."""
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ from services.ingestion.raw import app_id, table_name
 
 # Commits read at a time: a log that is far ahead is read in several steps.
 BATCH = 500
+# Commits of a table whose progress is remembered: what follows it is that far behind at most, or it is not known how far.
+KEPT_COMMITS = 1000
 # What the snapshot of a table says of its files.
 _ACTIONS = (
     "num_records",
@@ -36,20 +39,30 @@ class Position:
         self._log: Log | None = None
         self.version = -1
         self.progress: dict[str, int] = {}
+        self._before: deque[tuple[int, dict[str, int]]] = deque(maxlen=KEPT_COMMITS)
+
+    def at(self, version: int) -> Mapping[str, int] | None:
+        """Progress of the sources at a version (-1: before the first); None if that is not remembered."""
+        if version < 0:
+            return {}
+        return next((progress for number, progress in reversed(self._before) if number <= version), None)
 
     def refresh(self) -> None:
         """Reads on. Blocks: run it in a thread."""
         if self._log is None or _is_gone(self._log, self.version):
             self._log, self.version, self.progress = None, -1, {}
+            self._before.clear()
             table = Table.open(self._lake, self._name)
             if table is None:
                 return
             self.version = table.version
             self.progress = {source: done for source in self._sources if (done := table.progress(source)) is not None}
             self._log = Log(self._lake, self._name)
+            self._before.append((self.version, self.progress))
         for commit in newer(self._log, self.version):
             self.version = commit.version
-            self.progress |= {source: done for source, done in commit.transactions.items() if source in self._sources}
+            self.progress = self.progress | {source: done for source, done in commit.transactions.items() if source in self._sources}
+            self._before.append((self.version, self.progress))
 
 
 class RawLog:
