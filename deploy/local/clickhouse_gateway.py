@@ -20,7 +20,8 @@ MEMORY_BYTES = 1_500_000_000
 MAX_QUERY_BYTES = 16_000_000
 # Bodies of inserts are spilled to a file; beyond this a client must split.
 MAX_BODY_BYTES = 1 << 30
-INSERT_FORMAT = re.compile(rb"^\s*INSERT\s.*?\bFORMAT\s+(\w+)\s*", re.IGNORECASE | re.DOTALL)
+# An INSERT whose data follow; in one of a SELECT the word may be anything.
+INSERT_FORMAT = re.compile(rb"^\s*INSERT\s(?:(?!\bSELECT\b|\bWITH\b).)*?\bFORMAT\s+(\w+)\s*", re.IGNORECASE | re.DOTALL)
 EXCEPTION_CODE = re.compile(r"Code: (\d+)")
 # Parameters of the protocol; any other is a setting of the query.
 PROTOCOL = {"query", "database", "default_format", "session_id", "session_timeout", "user", "password", "query_id", "role", "compress"}

@@ -198,13 +198,21 @@ async def test_types_are_those_that_the_lake_keeps(lake_config: LakeConfig, olap
     table.append(rows([Told(1, 0)]).append_column("key", pa.array([b"\xff\xfe"])), {"test": Step(None, 1)})
     sql = (
         "SELECT id, at, key, hex(key) AS text, toUInt64(7) AS n, [1, 2] AS list, CAST((1, 'x'), 'Tuple(a Int32, b String)') AS pair, "
-        "toDecimal64(1.5, 2) AS price, toLowCardinality('l') AS low, toDate(at) AS day, 'mine' AS region FROM `lake/curated/a`"
+        "toDecimal64(1.5, 2) AS price, toLowCardinality('l') AS low, toDate(at) AS day, 'mine' AS region, 5 AS format FROM `lake/curated/a`"
     )
     await follow_all(derived(lake_config, olap, sql))
     made = Table.open(lake_config, OUT)
     assert made is not None
     (row,) = pa.table(made.handle.to_pyarrow_table()).to_pylist()
-    assert [row[name] for name in ("key", "text", "n", "list", "low", "region")] == [b"\xff\xfe", "FFFE", 7, [1, 2], "l", "mine"]
+    assert [row[name] for name in ("key", "text", "n", "list", "low", "region", "format")] == [
+        b"\xff\xfe",
+        "FFFE",
+        7,
+        [1, 2],
+        "l",
+        "mine",
+        5,
+    ]
     assert row["pair"] == {"a": 1, "b": "x"} and str(row["price"]) == "1.50" and row["day"] == FIRST.date()
     assert made.schema.field("n").type == pa.int64() and made.partition_columns == ["event_date", "region"]
 

@@ -75,8 +75,13 @@ async def test_a_declared_table_follows_its_source(
             await client.close()
         return found.result_rows[0][0] in (2, 3)
 
+    async def promised() -> bool:
+        today = datetime.now(UTC).date().isoformat()
+        return today in {each["partitionDate"] for each in await terminal.document("partitions", DATASET)}
+
     await eventually(known, "lineage of the table's column")
     await eventually(profiled, "statistics of the table by city")
+    await eventually(promised, "a verdict on how fresh the table is")
     await removed(terminal, tmp_path)
 
 
