@@ -84,7 +84,7 @@ async def cell(
     (resources / "topic.yaml").write_text(yaml.safe_dump_all(document(each) for each in seed(topic) if each.metadata.name != "live"))
     database = await postgres.create_database(port, topic)
     async with grpc(plane):
-        pass  # it answers: only then may it be stopped
+        pass  # migrations of two services in one process would disturb each other: they come one after the other
     async with serving(database, tmp_path / "lineage") as (address, stub):
         await plane.stop()
         plane.config = plane.config.model_copy(update={"lineage": address})
