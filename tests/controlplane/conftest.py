@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,13 +46,15 @@ class ControlPlane:
 
 
 @asynccontextmanager
-async def _running(database_url: str, folder: Path) -> AsyncIterator[ControlPlane]:
+async def running_plane(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[ControlPlane]:
+    """A running control plane with the seed resources, configured as given."""
     config = ControlPlaneConfig(
         state_dir=folder,
         resources_dir=SEED,
         sql=SqlConfig(url=database_url),
         rpc=RpcConfig(port=free_port(), drain_seconds=1),
         registry=RegistryConfig(port=free_port()),
+        **settings,
     )
     running = ControlPlane(config)
     await running.start()
@@ -62,7 +65,7 @@ async def _running(database_url: str, folder: Path) -> AsyncIterator[ControlPlan
 @pytest.fixture
 async def plane(database_url: str, tmp_path: Path) -> AsyncIterator[ControlPlane]:
     """A running control plane with the seed resources, of one test alone."""
-    async with _running(database_url, tmp_path / "control") as running:
+    async with running_plane(database_url, tmp_path / "control") as running:
         yield running
 
 
@@ -70,7 +73,7 @@ async def plane(database_url: str, tmp_path: Path) -> AsyncIterator[ControlPlane
 async def shared_plane(postgres_port: int, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ControlPlane]:
     """A running control plane for tests that only add what is their own; it is not to be stopped."""
     url = await postgres.create_database(postgres_port, "shared_control_plane")
-    async with _running(url, tmp_path_factory.mktemp("control")) as running:
+    async with running_plane(url, tmp_path_factory.mktemp("control")) as running:
         yield running
 
 

@@ -34,7 +34,7 @@ from services.controlplane.rollouts import rollouts
 from services.controlplane.rollouts.rollout_store import RolloutStore
 from services.controlplane.rollouts.rollouts import Rollout, RolloutState, Terms
 from services.controlplane.watch.statuses import Reporter
-from tests.controlplane.conftest import ControlPlane
+from tests.controlplane.conftest import ControlPlane, running_plane
 from tests.controlplane.stubs import Stubs, stubs
 from tests.terminal import Terminal
 
@@ -129,7 +129,7 @@ class Cells:
         pipeline = await self.pipeline()
         pipeline.pipeline.interval_ms = interval_ms
         pipeline.metadata.resource_version = 0
-        await self.to.control.Apply(pb.ApplyRequest(resources=[pipeline], canary=canary))
+        await self.to.control.Apply(pb.ApplyRequest(resources=[pipeline], canary=canary), timeout=30)
 
     async def pipeline(self) -> resource_pb2.Resource:
         """As the control plane has it."""
@@ -163,17 +163,22 @@ class Cells:
 
 
 @pytest.fixture
+async def plane(database_url: str, tmp_path: Path) -> AsyncIterator[ControlPlane]:
+    """A control plane that believes a well cell at once."""
+    terms = {"rollout_soak_seconds": 0.0, "rollout_timeout_seconds": 60.0}
+    async with running_plane(database_url, tmp_path / "control", **terms) as running:
+        yield running
+
+
+@pytest.fixture
 async def cells(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Cells]:
-    """Cells eu and us beside the seed's own, each with a process; a well cell is believed at once."""
-    await plane.stop()
-    plane.config = plane.config.model_copy(update={"rollout_soak_seconds": 0.0, "rollout_timeout_seconds": 60.0})
-    await plane.start()
+    """Cells eu and us beside the seed's own, each with a process."""
     async with AsyncExitStack() as stack:
         to = await stack.enter_async_context(stubs(plane))
         metadata = [resource_pb2.Metadata(name=name, owner="data-platform", labels={"of": "test"}) for name in ("eu", "us")]
         spec = specs_pb2.CellSpec(region="r")
         declared = [resource_pb2.Resource(api_version="arterial.dev/v1", kind="Cell", metadata=data, cell=spec) for data in metadata]
-        await to.control.Apply(pb.ApplyRequest(resources=declared))
+        await to.control.Apply(pb.ApplyRequest(resources=declared), timeout=30)
         feeds = {}
         for name in ("eu", "us", "local", ""):
             config = ServiceConfig(state_dir=tmp_path / f"cell-{name}", control_plane=plane.address, cell=CellConfig(name=name))
