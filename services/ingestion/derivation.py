@@ -177,7 +177,7 @@ class Statements:
 
     def faults(self) -> str:
         """One row that counts the staged rows without a key, by key, and those whose text is none, by column."""
-        counts = [f"countIf(isNull({named(key)})) AS {named(f'null {key}')}" for key in self.derivation.keys]
+        counts = [f"countIf({self._no_key(key)}) AS {named(f'null {key}')}" for key in self.derivation.keys]
         counts += [
             f"countIf({_noquoted(field)}) AS {named(f'text {field.name}')}" for field in self.shape.columns if _hasquoted(field.type)
         ]
@@ -239,6 +239,11 @@ class Statements:
         texts = {*PROVENANCE, "region"}
         columns = [f"ifNull(`{name}`, '') AS `{name}`" if name in texts else named(name) for name in self.shape.names]
         return f"{', '.join(columns)}, {at} AS _at, {_day()} AS _day"
+
+    def _no_key(self, key: str) -> str:
+        """A condition: a key that equals nothing, not even itself."""
+        of_fractions = key != "region" and pa.types.is_floating(self.shape.columns.field(key).type)
+        return f"isNull({named(key)})" + (f" OR isNaN({named(key)})" if of_fractions else "")
 
     def _keys(self) -> str:
         return _list(self.derivation.keys)

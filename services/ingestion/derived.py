@@ -140,7 +140,7 @@ class Derived:
     def _opened(self, statements: Statements) -> Table | None:
         """The table, if it has ever been made."""
         name = self.derivation.table
-        table = self._table or Table.open(self._lake, name)
+        table = self._table if self._table is not None and not self._table.is_gone() else Table.open(self._lake, name)
         if table is None:
             return None
         table.refresh()
@@ -197,7 +197,7 @@ class Derived:
         """A table expression over data files; of a raw table without what corrections supersede."""
         table = given.table
         expression = source(self._lake, table.name, files, table.schema)
-        if "_topic" not in table.schema.names or not files:
+        if "dead" not in table.partition_columns or not files:
             return expression
         loaded = await self._ran(f"SELECT DISTINCT _topic FROM {expression} WHERE startsWith(_topic, 'file:')")
         superseded = [name for name in _texts(loaded["_topic"]) if is_superseded(table, name)]
@@ -275,12 +275,11 @@ def told(job: JobDefinition, derivation: Derivation, shape: Shape) -> JobDefinit
 
 def _kept(row: Mapping[str, str], job: JobDefinition) -> pa.DataType:
     """The lake's type of a column. The engine has one type for text and bytes: bytes that are only copied stay bytes."""
-    if job.outputs[0].types.get(row["name"]) == "binary" and row["type"].endswith("String)"):
-        return pa.binary()
     try:
-        return kept_type(row["type"])
+        kind = kept_type(row["type"])
     except ValueError as error:
         raise DerivationError("InvalidSelect", f"column {row['name']}: {error}; cast it to another type") from error
+    return pa.binary() if pa.types.is_string(kind) and job.outputs[0].types.get(row["name"]) == "binary" else kind
 
 
 def _refuse_faults(faults: Mapping[str, int]) -> None:

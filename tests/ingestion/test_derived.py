@@ -288,6 +288,24 @@ async def test_a_first_commit_that_never_came_binds_nobody(lake_config: LakeConf
     assert there(lake_config, "id") == [(1,)]
 
 
+async def test_keys_are_what_equals_itself(lake_config: LakeConfig, olap: Olap) -> None:
+    """Bytes that are copied are a key; a fraction is one, unless it is none; a table that was dropped is made again."""
+    schema = SCHEMA.set(0, pa.field("id", pa.binary()))
+    table = Table.open_or_create(lake_config, "curated/a", schema, ["event_date", "region"])
+    table.append(rows([Told(1, 0)]).set_column(0, "id", pa.array([b"\xff"])), {"test": Step(None, 1)})
+    table.append(rows([Told(1, 1, 5)]).set_column(0, "id", pa.array([b"\xff"])), {"test": Step(1, 2)})
+    follower = derived(lake_config, olap, PLAIN)
+    await follow_all(follower)
+    assert there(lake_config, "id", "value") == [(b"\xff", 5)]
+    drop(lake_config, OUT)
+    await follow_all(follower)
+    assert there(lake_config, "id", "value") == [(b"\xff", 5)]
+    await follow_all(derived(lake_config, olap, "SELECT value / 2 AS id, at FROM `lake/curated/a`", name="halves"))
+    assert there(lake_config, "id", name="curated/halves") == [(0.0,), (2.5,)]
+    with pytest.raises(DerivationError, match="1 rows have no id"):
+        await derived(lake_config, olap, "SELECT if(value = 5, nan, 1.5) AS id, at FROM `lake/curated/a`", name="none").step()
+
+
 async def test_columns_that_are_there_stay_as_they_are(lake_config: LakeConfig, olap: Olap) -> None:
     """A SELECT that gives them no longer, or as another type, is refused with all of them."""
     Filled(lake_config, "curated/a").add(Told(1, 0))
