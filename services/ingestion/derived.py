@@ -252,9 +252,14 @@ def said(error: Exception) -> str:
     return (found[1] if found is not None else text)[:_SAID_LENGTH]
 
 
+def job_name(table: str) -> str:
+    """Name of the job that makes a declared table."""
+    return f"ingestion.derived.{table}"
+
+
 def defined(derivation: Derivation, schemas: Mapping[str, pa.Schema]) -> JobDefinition:
     """What a table is made from, from its SQL; where that is not understood the whole table from all of its sources."""
-    name, output = f"ingestion.derived.{derivation.name}", f"{LAKE}{derivation.table}"
+    name, output = job_name(derivation.name), f"{LAKE}{derivation.table}"
     types = {dataset: {field.name: str(field.type) for field in schema} for dataset, schema in schemas.items()}
     try:
         return from_sql(name, derivation.sql, output, types)

@@ -13,7 +13,7 @@ from chassis.process import Context
 from chassis.reporting import Standing, instance_of
 from services.ingestion.config import IngestionConfig
 from services.ingestion.derivation import Absent, Derivation, DerivationError
-from services.ingestion.derived import Derived
+from services.ingestion.derived import Derived, job_name
 from services.ingestion.due import Work
 from services.ingestion.failures import Failures
 
@@ -59,8 +59,10 @@ class Deriving:
         """Takes every table that is due a step further; what fails is told, and tried ever more rarely."""
         desired = self.feed.current
         for name in [name for name in (*self._following, *self._failures) if name not in desired.curated_tables]:
-            self._following.pop(name, None)
+            gone = self._following.pop(name, None)
             self._failures.pop(name, None)
+            if gone is not None and self.lineage is not None:
+                self.lineage.end(job_name(name))
         for name, spec in sorted(desired.curated_tables.items()):
             derivation = Derivation.of(name, spec)
             following = self._following.get(name)
