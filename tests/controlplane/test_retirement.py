@@ -56,6 +56,10 @@ async def delete(to: Stubs, kind: str, name: str) -> Sequence[control.Retirement
     return list((await to.control.DeleteResource(request)).retirements)
 
 
+def _named(dataset_name: str) -> control.ResourceName:
+    return control.ResourceName(kind="Dataset", name=dataset_name)
+
+
 async def make_due(plane: ControlPlane, retirements: Sequence[control.Retirement]) -> None:
     """Lets their retention pass."""
     engine = sql.engine(plane.config.sql)
@@ -73,6 +77,12 @@ async def test_data_go_after_the_longest_retention_that_was_promised(shared_plan
         with pytest.raises(ArterialError, match=f"Dataset/lake/raw/{name}") as caught:
             await delete(to, "Topic", name)
         assert caught.value.reason is Reason.REFUSED
+        gone = [
+            control.ResourceName(kind="Topic", name=name),
+            *(_named(f"{zone}/{name}") for zone in ("lake/raw", "lake/curated", "kafka")),
+        ]
+        planned = await to.control.Plan(control.PlanRequest(removals=gone))
+        assert planned.changes[0].fields[0].reason.startswith("its data are dropped 30 days later")
         for described in (f"lake/raw/{name}", f"lake/curated/{name}", f"kafka/{name}"):
             assert not await delete(to, "Dataset", described)
         found = await delete(to, "Topic", name)

@@ -74,7 +74,7 @@ class Applying:
             if version != each.version:
                 raise ArterialError(Reason.CONFLICT, f"{'/'.join(each.key)} was changed meanwhile")
         former = [_as_given(each.former, each.version or ABSENT) for each in found if each.former is not None]
-        removed = [planning.removal(existing[each.key]) for each in found if each.former is None]
+        removed = [planning.removal(each.key, existing) for each in found if each.former is None]
         planned = await self._planned(former, removed, existing)
         return planned.changes, await self._write(planned, approvals, existing, why, Showing(aborted=why.message))
 
@@ -99,7 +99,7 @@ class Applying:
         key = (request.kind, request.name)
         if key not in existing:
             raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} does not exist")
-        change = planning.removal(existing[key])
+        change = planning.removal(key, existing)
         _refuse_used([key], existing)
         await self._refuse_unapproved([change], request.approvals, existing)
         edit = Edit(key, None, change.SerializeToString(), request.resource_version)

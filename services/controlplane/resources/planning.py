@@ -8,7 +8,7 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.resources import FIELD_OF_KIND, Key, key_of, to_document
 from services.controlplane.resources.references import references_of
-from services.controlplane.resources.retention import makes
+from services.controlplane.resources.retention import makes, retention
 from services.controlplane.resources.tiers import promise
 
 Existing = Mapping[Key, resource_pb2.Resource]
@@ -31,11 +31,8 @@ ONE_WAY_DOORS: Mapping[str, Mapping[str, str]] = {
     "PricingPolicy": {"spec.cellResolution": "prices of past ticks are of other cells"},
     "EtaPolicy": {"spec.cellResolution": "speeds of past ticks are of other cells"},
 }
-# Why the removal of a kind is hard to undo.
-_DROPPED = "its data are dropped once their retention has passed, unless it is declared again before"
+# Why the removal of a kind is hard to undo; that of one with data says when they are dropped.
 REMOVALS: Mapping[str, str] = {
-    "Topic": _DROPPED,
-    "CuratedTable": _DROPPED,
     "Cell": "what it holds stays where it is, and nobody looks after it any more",
     "Dataset": "nobody answers for its data any more: owner, tier and what was promised are gone",
 }
@@ -52,7 +49,7 @@ def removals(resources: Iterable[resource_pb2.Resource], existing: Existing, pru
     """The removal of every existing resource with the labels that is not among those given."""
     given, labels = {key_of(resource) for resource in resources}, dict(prune.labels)
     return [
-        removal(existing[key])
+        removal(key, existing)
         for key in sorted(existing)
         if key not in given and labels.items() <= dict(existing[key].metadata.labels).items()
     ]
@@ -61,17 +58,26 @@ def removals(resources: Iterable[resource_pb2.Resource], existing: Existing, pru
 def named_removals(names: Iterable[Key], existing: Existing) -> list[pb.Change]:
     """The removal of each resource that is named; one that does not exist is no change."""
     return [
-        removal(existing[key]) if key in existing else pb.Change(action=pb.Change.ACTION_NONE, kind=key[0], name=key[1])
+        removal(key, existing) if key in existing else pb.Change(action=pb.Change.ACTION_NONE, kind=key[0], name=key[1])
         for key in dict.fromkeys(names)
     ]
 
 
-def removal(resource: resource_pb2.Resource) -> pb.Change:
-    """The removal of a resource."""
-    change = pb.Change(action=pb.Change.ACTION_DELETE, kind=resource.kind, name=resource.metadata.name)
-    if resource.kind in REMOVALS:
-        change.fields.add(path=DELETED, one_way_door=True, reason=REMOVALS[resource.kind])
+def removal(key: Key, existing: Existing) -> pb.Change:
+    """The removal of an existing resource."""
+    kind, name = key
+    change = pb.Change(action=pb.Change.ACTION_DELETE, kind=kind, name=name)
+    reason = _dropped(existing[key], existing) if makes(key) else REMOVALS.get(kind)
+    if reason is not None:
+        change.fields.add(path=DELETED, one_way_door=True, reason=reason)
     return change
+
+
+def _dropped(resource: resource_pb2.Resource, existing: Existing) -> str:
+    described = {made: existing["Dataset", made] for made in makes(key_of(resource)) if ("Dataset", made) in existing}
+    if not described:
+        return "its data are dropped once the retention that was promised of them has passed, unless it is declared again before"
+    return f"its data are dropped {retention(resource, described).days} days later, unless it is declared again before"
 
 
 def users_of(removed: Iterable[Key], existing: Existing) -> dict[Key, list[str]]:
