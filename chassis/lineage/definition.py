@@ -21,6 +21,16 @@ WINDOW = "INDIRECT/WINDOW"
 CONDITIONAL = "INDIRECT/CONDITIONAL"
 
 
+# A dialect of SQL, as sqlglot names it.
+CLICKHOUSE = "clickhouse"
+# Columns of datasets, with their types ("" where unknown).
+SchemasByName = Mapping[str, Mapping[str, str]]
+
+
+class SqlNotUnderstood(ValueError):
+    """The statement cannot be parsed, or is no query, INSERT or CREATE ... AS."""
+
+
 @dataclass(frozen=True)
 class ColumnInput:
     """A column that another is made from. DIRECT: its values go in; INDIRECT: it only decides which."""

@@ -13,8 +13,7 @@ from openlineage.client.generated.tags_dataset import TagsDatasetFacet, TagsData
 from openlineage.client.serde import Serde
 from openlineage.client.uuid import generate_new_uuid
 
-from chassis.lineage.definition import ColumnInput, JobDefinition, Output, Ownership, instance
-from chassis.lineage.sql import CLICKHOUSE
+from chassis.lineage.definition import CLICKHOUSE, ColumnInput, JobDefinition, Output, Ownership, instance
 
 PRODUCER = "urn:arterial"
 # The tag that carries a dataset's tier.

@@ -9,8 +9,20 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect, NormalizationStrategy
 
-from chassis.lineage.definition import AGGREGATION, CONDITIONAL, FILTER, GROUP_BY, IDENTITY, JOIN, SORT, TRANSFORMATION, WINDOW
-from chassis.lineage.sql import CLICKHOUSE, SchemasByName, SqlNotUnderstood
+from chassis.lineage.definition import (
+    AGGREGATION,
+    CLICKHOUSE,
+    CONDITIONAL,
+    FILTER,
+    GROUP_BY,
+    IDENTITY,
+    JOIN,
+    SORT,
+    TRANSFORMATION,
+    WINDOW,
+    SchemasByName,
+    SqlNotUnderstood,
+)
 
 # (dataset, column) -> transformation.
 Inputs = dict[tuple[str, str], str]

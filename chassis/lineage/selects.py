@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from chassis.lineage.sql import CLICKHOUSE, SqlNotUnderstood, extract
+from chassis.lineage.definition import CLICKHOUSE, SqlNotUnderstood
+from chassis.lineage.sql import extract
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chassis.lineage.definition import ColumnInput, JobDefinition, Output
-
-CLICKHOUSE = "clickhouse"
-# Columns of datasets, with their types ("" where unknown).
-SchemasByName = Mapping[str, Mapping[str, str]]
-
-
-class SqlNotUnderstood(ValueError):
-    """The statement cannot be parsed, or is no query, INSERT or CREATE ... AS."""
+from chassis.lineage.definition import CLICKHOUSE, ColumnInput, JobDefinition, Output, SchemasByName
 
 
 @dataclass(frozen=True)

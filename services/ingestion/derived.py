@@ -20,8 +20,7 @@ from chassis.lake import Added, Table
 from chassis.lakedates import date_of, rows_of
 from chassis.lakesql import resolved, source
 from chassis.lineage import ColumnInput, JobDefinition, Lineage, Output, from_sql
-from chassis.lineage.definition import TRANSFORMATION
-from chassis.lineage.sql import SqlNotUnderstood
+from chassis.lineage.definition import TRANSFORMATION, SqlNotUnderstood
 from chassis.olap import Olap, quoted
 from chassis.olapsql import column_type, kept_type
 from services.ingestion import due

@@ -1,8 +1,7 @@
 import pytest
 
 from chassis.lineage import ColumnInput, JobDefinition, from_sql
-from chassis.lineage.definition import instance, logical
-from chassis.lineage.sql import SqlNotUnderstood
+from chassis.lineage.definition import SqlNotUnderstood, instance, logical
 
 TRIPS, ZONES = "lake/curated/trips", "lake/curated/zones"
 SCHEMAS = {

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from arterial.api.controlplane.v1 import resource_pb2
-from chassis.lineage.definition import logical_names
+from chassis.lineage.definition import SqlNotUnderstood, logical_names
 from chassis.lineage.selects import selected
-from chassis.lineage.sql import SqlNotUnderstood
 from chassis.resources import Key
 
 ZONE, LAKE = "lake/curated/", "lake/"

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import Violation
-from chassis.lineage.definition import KINDS, ColumnInput, JobDefinition, Output, Ownership
-from chassis.lineage.sql import SqlNotUnderstood, extract
+from chassis.lineage.definition import KINDS, ColumnInput, JobDefinition, Output, Ownership, SqlNotUnderstood
+from chassis.lineage.sql import extract
 
 
 def ownerships(resources: Iterable[resource_pb2.Resource]) -> list[Ownership]:
