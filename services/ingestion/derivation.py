@@ -225,9 +225,11 @@ class Statements:
         """Keys whose row of these dates had beaten others, and of which no staged row is as late. Ranges are those of the row."""
         place = f"(_at, {SOURCE_DATE})"
         old = f"{existing} WHERE {_among(SOURCE_DATE, dates)} AND {SOURCE_FIRST} != {SOURCE_LAST}"
+        # Few rows have ever beaten others, often none: all that are staged need not be grouped for them.
+        staged = f"{self.stage} WHERE ({self._keys()}) IN (SELECT {self._keys()} FROM {old})"
         return (
             f"SELECT {self._keys()}, min({SOURCE_FIRST}) AS _first, max({SOURCE_LAST}) AS _last FROM ("
-            f"SELECT {self._read()}, 0 AS _old FROM {self.stage} UNION ALL "
+            f"SELECT {self._read()}, 0 AS _old FROM {staged} UNION ALL "
             f"SELECT {self._read(self._at())}, 1 AS _old FROM {old}"
             f") GROUP BY {self._keys()} HAVING max(_old) = 1 AND (min(_old) = 1 OR maxIf({place}, _old = 0) < maxIf({place}, _old = 1))"
         )
