@@ -1,7 +1,10 @@
 """The tables of runs, schedules, partitions, objectives and model versions, as the migrations make them."""
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 _metadata = sa.MetaData()
 _TIME = sa.DateTime(timezone=True)
@@ -142,3 +145,9 @@ MODEL_VERSIONS = sa.Table(
 )
 # Time of the database at the moment of asking; now() would be that of the transaction's begin.
 DATABASE_TIME = sa.func.clock_timestamp(type_=_TIME)
+
+
+async def now_of(connection: AsyncConnection) -> datetime:
+    """The database's time at this moment, UTC."""
+    now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
+    return now

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
+from arterial.api.controlplane.v1 import specs_pb2
 from services.controlplane.jobs import gate, runs
 from services.controlplane.jobs.rows import partition_of, save
 from services.controlplane.jobs.runs import Run
 from services.controlplane.partitions.partitions import Partition, PartitionKey, PartitionState
-from services.controlplane.resources.store import RESOURCES
+from services.controlplane.resources.store import of_kind
 from services.controlplane.tables import PARTITIONS
 
 
@@ -25,9 +25,7 @@ async def asked(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
 async def ranked(connection: AsyncConnection, new: Sequence[Run]) -> list[Run]:
     """The runs with a tier: where none was asked for, that of the most important dataset that they make, else the default."""
     made = {dataset for run in new if not run.terms.tier for dataset in run.produces}
-    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Dataset", RESOURCES.c.name.in_(sorted(made)))
-    rows = (await connection.execute(query)).all() if made else []
-    tiers = {row.name: resource_pb2.Resource.FromString(row.body).dataset.tier for row in rows}
+    tiers = {name: resource.dataset.tier for name, resource in (await of_kind(connection, "Dataset", made)).items()}
     return [runs.ranked(run, [tiers[dataset] for dataset in run.produces if dataset in tiers]) for run in new]
 
 
@@ -41,10 +39,7 @@ async def weighed(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]
 
 
 async def _models(connection: AsyncConnection, names: set[str]) -> Mapping[str, specs_pb2.ModelSpec]:
-    if not names:
-        return {}
-    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Model", RESOURCES.c.name.in_(sorted(names)))
-    return {row.name: resource_pb2.Resource.FromString(row.body).model for row in (await connection.execute(query)).all()}
+    return {name: resource.model for name, resource in (await of_kind(connection, "Model", names)).items()}
 
 
 async def _marked(

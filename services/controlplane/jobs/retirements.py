@@ -14,12 +14,12 @@ from chassis.resources import Key, key_of
 from services.controlplane.jobs import runs
 from services.controlplane.jobs.rows import add, run_of, save
 from services.controlplane.jobs.runs import Run, RunState, Terms
+from services.controlplane.jobs.taking import OPEN
 from services.controlplane.resources import retention
 from services.controlplane.tables import RUNS
 
 # Engines are away for hours at times; what cannot be dropped by then, somebody must look at.
 TERMS = Terms(max_attempts=200, tier=3)
-_OPEN = RUNS.c.state.in_([str(state) for state in sorted(runs.OPEN_STATES)])
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ async def withdraw(connection: AsyncConnection, declared: Collection[Key], now: 
         ArterialError: CONFLICT while one of them is being done.
     """
     subjects = [retention.subject_of(key) for key in declared if retention.makes(key)]
-    query = sa.select(RUNS).where(_OPEN, RUNS.c.kind.in_(retention.DROPS), RUNS.c.subject.in_(subjects)).order_by(RUNS.c.number)
+    query = sa.select(RUNS).where(OPEN, RUNS.c.kind.in_(retention.DROPS), RUNS.c.subject.in_(subjects)).order_by(RUNS.c.number)
     for row in (await connection.execute(query.with_for_update())).all() if subjects else ():
         run = run_of(row)
         if run.state is RunState.RUNNING:

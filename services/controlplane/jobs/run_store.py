@@ -13,8 +13,8 @@ from chassis.errors import ArterialError, Reason
 from services.controlplane.jobs import gating, runs, taking
 from services.controlplane.jobs.rows import add, run_of, save
 from services.controlplane.jobs.runs import Capacity, Input, Lease, Outcome, Run, RunState, Terms
-from services.controlplane.jobs.taking import BATCH, LOOK, OPEN, now_of
-from services.controlplane.tables import RUN_LOG, RUNS
+from services.controlplane.jobs.taking import BATCH, LOOK, OPEN
+from services.controlplane.tables import RUN_LOG, RUNS, now_of
 
 # Lines of a run and characters of a line that are kept: a worker that prints in a loop must not fill the database.
 MAX_LOG_LINES, MAX_LINE_CHARACTERS = 10_000, 4096

@@ -17,7 +17,7 @@ from services.controlplane.jobs.runs import Input, Run
 from services.controlplane.jobs.schedules import Decision, Tick
 from services.controlplane.partitions.partitions import PartitionState
 from services.controlplane.resources.store import RESOURCES
-from services.controlplane.tables import DATABASE_TIME, PARTITION_CELLS, PARTITIONS, RUNS, SCHEDULE_POSITIONS
+from services.controlplane.tables import PARTITION_CELLS, PARTITIONS, RUNS, SCHEDULE_POSITIONS, now_of
 
 # More schedules than these are looked at in several queries.
 BATCH = 1000
@@ -75,7 +75,7 @@ class ScheduleStore:
         """Makes the runs that are due, at most MAX_TICKS. A process that hangs meanwhile holds its rows no longer than its office."""
         async with self._engine.begin() as connection:
             await connection.execute(sa.text(f"SET LOCAL idle_in_transaction_session_timeout = '{SILENT_SECONDS}s'"))
-            now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
+            now = await now_of(connection)
             if await _open(connection, resource.metadata.name, self._max_open) > self._max_open - schedules.MAX_TICKS:
                 return Made((), more=False, held=True, at=now)
             if resource.schedule.WhichOneof("trigger") == "cron":

@@ -13,7 +13,7 @@ from services.controlplane.jobs import packing, runs
 from services.controlplane.jobs.packing import RESERVED, Room
 from services.controlplane.jobs.rows import run_of, save
 from services.controlplane.jobs.runs import Capacity, Lease, Run
-from services.controlplane.tables import DATABASE_TIME, RUNS
+from services.controlplane.tables import RUNS, now_of
 
 # Runs that are looked at in one transaction: it stays short, however many wait.
 BATCH = 100
@@ -22,12 +22,6 @@ LOOK = 5
 OPEN = sa.text("runs.state IN ('PENDING', 'SUSPENDED', 'RUNNING')")
 _PENDING = sa.text("runs.state = 'PENDING'")
 _RUNNING = sa.text("runs.state = 'RUNNING'")
-
-
-async def now_of(connection: AsyncConnection) -> datetime:
-    """The database's time at this moment."""
-    now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
-    return now
 
 
 async def one_at_a_time(connection: AsyncConnection, cell: str) -> None:

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from arterial.api.controlplane.v1 import resource_pb2
 from chassis.lineage.definition import logical_names
 from services.controlplane.jobs import gate
 from services.controlplane.jobs.gate import Window
 from services.controlplane.jobs.rows import inputs_of, partition_of
 from services.controlplane.jobs.runs import Input, RunState
 from services.controlplane.partitions.partitions import WITHHELD, Making, Partition, PartitionKey
-from services.controlplane.resources.store import RESOURCES
+from services.controlplane.resources.store import of_kind
 from services.controlplane.tables import PARTITIONS, RUNS
 
 _CURATED = "lake/curated/"
@@ -97,6 +96,4 @@ def _within(key: PartitionKey, windows: Sequence[Window]) -> bool:
 
 async def _curated_tables(connection: AsyncConnection) -> Mapping[str, Sequence[str]]:
     """Logical names that each declared curated table is made from, by its name."""
-    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "CuratedTable")
-    rows = (await connection.execute(query)).all()
-    return {row.name: logical_names(resource_pb2.Resource.FromString(row.body).curated_table.sql) for row in rows}
+    return {name: logical_names(resource.curated_table.sql) for name, resource in (await of_kind(connection, "CuratedTable")).items()}

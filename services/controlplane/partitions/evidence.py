@@ -9,11 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from arterial.api.controlplane.v1 import resource_pb2
 from services.controlplane.jobs.rows import inputs_of, partition_of, verdict_of
 from services.controlplane.jobs.run_store import reconsider_partitions
 from services.controlplane.jobs.runs import RunState
-from services.controlplane.jobs.taking import now_of
 from services.controlplane.partitions import descent, partitions
 from services.controlplane.partitions.partitions import (
     WITHHELD,
@@ -25,8 +23,8 @@ from services.controlplane.partitions.partitions import (
     PartitionKey,
     PartitionState,
 )
-from services.controlplane.resources.store import RESOURCES, naming
-from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS
+from services.controlplane.resources.store import naming, of_kind
+from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS, now_of
 
 _KEY = ("cell", "dataset", "partition_date")
 
@@ -121,9 +119,8 @@ async def _overrides(connection: AsyncConnection, cell: str, keys: Collection[Pa
 
 async def _unmonitored(connection: AsyncConnection, datasets: Collection[str]) -> set[str]:
     """Datasets that are declared, and neither as monitored nor with a quality rule: no verdict on their quality will come."""
-    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == "Dataset", RESOURCES.c.name.in_(sorted(datasets)))
-    rows = (await connection.execute(query)).all()
-    found = {row.name for row in rows if not resource_pb2.Resource.FromString(row.body).dataset.monitored}
+    declared = await of_kind(connection, "Dataset", datasets)
+    found = {name for name, resource in declared.items() if not resource.dataset.monitored}
     return found - {rule.quality_rule.dataset for rule in await naming(connection, "QualityRule", found)}
 
 

@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.errors import ArterialError, Reason
 from services.controlplane.jobs.rows import partition_of
-from services.controlplane.jobs.taking import BATCH, now_of
+from services.controlplane.jobs.taking import BATCH
 from services.controlplane.partitions import evidence, partitions
 from services.controlplane.partitions.partitions import Judged, Override, Partition, PartitionKey, PartitionState
-from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS
+from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS, now_of
 
 _UNTOLD = sa.text("produces <> '{}' AND told_state <> state")
 

@@ -1,6 +1,6 @@
 """Pins of cells as the registry sees them: the schema that such a cell is shown, and the versions that must therefore stay."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,18 +12,10 @@ from services.controlplane.registry.definition import RegistryCode, failure
 from services.controlplane.registry.names import qualified
 from services.controlplane.registry.store import VERSIONS, Stored, Version
 from services.controlplane.resources.pinning import pins_of, subject_of
-from services.controlplane.resources.store import RESOURCES
+from services.controlplane.resources.store import of_kind
 
 Resource = resource_pb2.Resource
 _log = logger(__name__)
-
-
-async def resources(connection: AsyncConnection, kind: str, names: Iterable[str] | None = None) -> dict[str, Resource]:
-    """Resources of a kind by name: all, or those of these names that are there."""
-    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == kind)
-    if names is not None:
-        query = query.where(RESOURCES.c.name.in_(sorted(set(names))))
-    return {row.name: Resource.FromString(row.body) for row in await connection.execute(query)}
 
 
 async def shown(connection: AsyncConnection, cells: Mapping[str, Resource]) -> Mapping[str, Mapping[str, bytes]]:
@@ -34,7 +26,7 @@ async def shown(connection: AsyncConnection, cells: Mapping[str, Resource]) -> M
     pins = [(cell, name, version) for cell, resource in cells.items() for name, version in pins_of(resource).items()]
     if not pins:
         return {}
-    schemas = await resources(connection, "Schema", [name for _, name, _ in pins])
+    schemas = await of_kind(connection, "Schema", [name for _, name, _ in pins])
     stored = await _stored(connection, {(qualified(subject_of(schemas[name])), version) for _, name, version in pins if name in schemas})
     found: dict[str, dict[str, bytes]] = {}
     for cell, name, version in pins:
@@ -48,8 +40,8 @@ async def shown(connection: AsyncConnection, cells: Mapping[str, Resource]) -> M
 
 async def refuse_pinned(connection: AsyncConnection, gone: Sequence[Version]) -> None:
     """Raises 42206 if cells pin what goes."""
-    cells = await resources(connection, "Cell")
-    schemas = await resources(connection, "Schema", [name for cell in cells.values() for name in pins_of(cell)])
+    cells = await of_kind(connection, "Cell")
+    schemas = await of_kind(connection, "Schema", [name for cell in cells.values() for name in pins_of(cell)])
     subjects = {name: qualified(subject_of(schema)) for name, schema in schemas.items()}
     for each in gone:
         wanted = each.subject, each.version

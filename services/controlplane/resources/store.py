@@ -230,6 +230,15 @@ async def find(connection: AsyncConnection, kind: str, name: str) -> resource_pb
     return resource_pb2.Resource.FromString(body)
 
 
+async def of_kind(connection: AsyncConnection, kind: str, names: Collection[str] | None = None) -> dict[str, resource_pb2.Resource]:
+    """Resources of a kind by name: all, or those of these names that are there."""
+    if names is not None and not names:
+        return {}
+    query = sa.select(RESOURCES.c.name, RESOURCES.c.body).where(RESOURCES.c.kind == kind)
+    query = query if names is None else query.where(RESOURCES.c.name == sa.any_(sa.literal(sorted(set(names)), ARRAY(sa.Text))))
+    return {row.name: resource_pb2.Resource.FromString(row.body) for row in (await connection.execute(query)).all()}
+
+
 async def naming(connection: AsyncConnection, kind: str, names: Collection[str]) -> list[resource_pb2.Resource]:
     """Resources of a kind in which one of these names stands, in whatever field: the database looks, so that only these are parsed."""
     if not names:
@@ -283,26 +292,21 @@ async def touch_removed(connection: AsyncConnection, key: Key, message: str) -> 
     await _store(connection, [row | {"shown": None}])
 
 
-async def last(connection: AsyncConnection, key: Key) -> resource_pb2.Resource:
-    """A resource that was removed, as it was last declared."""
-    there = (CHANGES.c.kind == key[0], CHANGES.c.name == key[1], CHANGES.c.body.is_not(None))
-    query = sa.select(CHANGES.c.body).where(*there).order_by(CHANGES.c.version.desc()).limit(1)
-    return resource_pb2.Resource.FromString((await connection.execute(query)).scalar_one())
+async def last(connection: AsyncConnection, kind: str, names: Collection[str]) -> list[resource_pb2.Resource]:
+    """Resources as they were last declared, whether or not they are still, by name."""
+    ever = sa.select(CHANGES.c.body).where(CHANGES.c.kind == kind, CHANGES.c.name.in_(names), CHANGES.c.body.is_not(None))
+    query = ever.distinct(CHANGES.c.name).order_by(CHANGES.c.name, CHANGES.c.version.desc())
+    return [resource_pb2.Resource.FromString(body) for body in (await connection.scalars(query)).all()]
 
 
 async def retire(connection: AsyncConnection, removed: Sequence[resource_pb2.Resource], now: datetime) -> list[Run]:
     """Has the data of removed resources dropped after their retention, which begins now."""
-    return await retirements.plan(connection, await _removed(connection, removed), now)
-
-
-async def _removed(connection: AsyncConnection, resources: Sequence[resource_pb2.Resource]) -> Removed:
-    """Removed resources with what the log knows of their data: who described them may be gone longer than they."""
-    names = [name for resource in resources for name in retention.makes(key_of(resource))]
-    last = sa.select(CHANGES.c.body).where(CHANGES.c.kind == "Dataset", CHANGES.c.name.in_(names), CHANGES.c.body.is_not(None))
-    last = last.distinct(CHANGES.c.name).order_by(CHANGES.c.name, CHANGES.c.version.desc())
-    bodies = (await connection.scalars(last)).all() if names else ()
-    cells = (await connection.scalars(sa.select(RESOURCES.c.name).where(RESOURCES.c.kind == "Cell").order_by(RESOURCES.c.name))).all()
-    return Removed(resources, [resource_pb2.Resource.FromString(body) for body in bodies], cells)
+    names = [name for resource in removed for name in retention.makes(key_of(resource))]
+    if not names:
+        return []
+    # Who described the data may be gone longer than what made them.
+    described, cells = await last(connection, "Dataset", names), sorted(await of_kind(connection, "Cell"))
+    return await retirements.plan(connection, Removed(removed, described, cells), now)
 
 
 async def _some(connection: AsyncConnection, keys: Sequence[Key]) -> Mapping[Key, resource_pb2.Resource]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,7 +16,7 @@ from services.controlplane.resources import store
 from services.controlplane.rollouts import rollout_rows, rollouts
 from services.controlplane.rollouts.rollout_rows import ROLLOUTS
 from services.controlplane.rollouts.rollouts import OPEN, Rollout, RolloutState, Terms, UnderWay
-from services.controlplane.tables import DATABASE_TIME
+from services.controlplane.tables import now_of
 from services.controlplane.watch.status_store import REPORTS
 from services.controlplane.watch.statuses import Reporter
 
@@ -110,7 +109,7 @@ async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms)
     if row.removal:
         await store.touch_removed(connection, key, f"removal: shown to {shown}")
         if after.state is RolloutState.DONE:
-            await store.retire(connection, [await store.last(connection, key)], after.moved_at)
+            await store.retire(connection, await store.last(connection, row.kind, [row.name]), after.moved_at)
     else:
         await store.touch(connection, key, f"rollout of generation {after.generation}: shown to {shown}")
     if row.kind == "Cell":
@@ -124,7 +123,7 @@ async def _judged(connection: AsyncConnection, row: "sa.Row[tuple[object, ...]]"
         ((report.kind, report.name), Reporter(report.cell, report.component, report.instance), resource_pb2.Status.FromString(report.body))
         for report in await connection.execute(sa.select(REPORTS).where(REPORTS.c.cell == under_way.current, *of_it))
     ]
-    now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
+    now = await now_of(connection)
     if under_way.silent:
         return rollouts.judged_by_cell(under_way, reports, now, terms)
     return rollouts.judged(under_way, [(reporter, status) for _, reporter, status in reports], now, terms)

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -18,10 +18,10 @@ from chassis.errors import ArterialError, Reason
 from chassis.logs import logger
 from chassis.process import Context
 from services.controlplane.partitions.partitions import Aspect, Judged
-from services.controlplane.resources.store import RESOURCES, find, naming
+from services.controlplane.resources.store import RESOURCES, find, naming, of_kind
 from services.controlplane.slos import slos
 from services.controlplane.slos.slos import Objective, Tally
-from services.controlplane.tables import DATABASE_TIME, SLO_SAMPLES
+from services.controlplane.tables import SLO_SAMPLES, now_of
 from services.controlplane.watch.status_store import StatusStore
 from services.controlplane.watch.statuses import Reporter
 
@@ -65,7 +65,7 @@ class SloStore:
             concerned = [wanted for wanted in found if (wanted.dataset, wanted.indicator) in told]
             if not concerned:
                 return
-            now = await _now(connection)
+            now = await now_of(connection)
             measured = {wanted: slos.sample(wanted, verdicts, now.date()) for wanted in concerned}
             await count(connection, cell, now, {wanted: good for wanted, good in measured.items() if good is not None})
             tallies = await _tallies(connection, concerned, now.date(), cell)
@@ -77,7 +77,7 @@ class SloStore:
             found = await _objectives(connection, [await find(connection, "Slo", name)])
             if not found:
                 raise ArterialError(Reason.NOT_FOUND, f"the dataset of Slo/{name} is not declared")
-            tallies = await _tallies(connection, found, (await _now(connection)).date())
+            tallies = await _tallies(connection, found, (await now_of(connection)).date())
         return found[0], tallies[name]
 
     async def page(self, after: str, limit: int) -> list[tuple[Objective, list[Tally]]]:
@@ -86,7 +86,7 @@ class SloStore:
             query = sa.select(RESOURCES.c.body).where(RESOURCES.c.kind == "Slo", RESOURCES.c.name > after)
             bodies = (await connection.scalars(query.order_by(RESOURCES.c.name).limit(limit))).all()
             found = await _objectives(connection, [resource_pb2.Resource.FromString(body) for body in bodies])
-            tallies = await _tallies(connection, found, (await _now(connection)).date())
+            tallies = await _tallies(connection, found, (await now_of(connection)).date())
         return [(wanted, tallies[wanted.name]) for wanted in found]
 
     async def run(self, context: Context) -> None:
@@ -102,7 +102,7 @@ class SloStore:
     async def refresh(self) -> None:
         """Forgets minutes that no window has, or whose objective is gone; says of all objectives how they are met."""
         async with self._engine.begin() as connection:
-            oldest = (await _now(connection)).date() - timedelta(days=KEEP_DAYS)
+            oldest = (await now_of(connection)).date() - timedelta(days=KEEP_DAYS)
             declared = sa.exists().where(RESOURCES.c.kind == "Slo", RESOURCES.c.name == SLO_SAMPLES.c.slo)
             await connection.execute(sa.delete(SLO_SAMPLES).where(sa.or_(SLO_SAMPLES.c.day <= oldest, ~declared)))
         after = ""
@@ -123,9 +123,7 @@ class SloStore:
 
 async def _objectives(connection: AsyncConnection, declared: Sequence[resource_pb2.Resource]) -> list[Objective]:
     """What these Slos mean; one whose dataset is not declared means nothing."""
-    names = sa.any_(sa.literal(sorted({slo.slo.dataset for slo in declared}), ARRAY(sa.Text)))
-    bodies = (await connection.scalars(sa.select(RESOURCES.c.body).where(RESOURCES.c.kind == "Dataset", RESOURCES.c.name == names))).all()
-    datasets = {dataset.metadata.name: dataset for dataset in map(resource_pb2.Resource.FromString, bodies)}
+    datasets = await of_kind(connection, "Dataset", {slo.slo.dataset for slo in declared})
     return [slos.objective(slo, datasets[slo.slo.dataset]) for slo in declared if slo.slo.dataset in datasets]
 
 
@@ -179,9 +177,3 @@ async def _tallies(connection: AsyncConnection, wanted: Collection[Objective], t
         for row in (await connection.execute(sa.text(_PARTITIONS), parameters | {"today": today})).all():
             found[row.slo].append(Tally(row.cell, int(row.total), int(row.good), datetime.combine(row.since, time(), UTC)))
     return found
-
-
-async def _now(connection: AsyncConnection) -> datetime:
-    """The database's time, UTC: days begin by it."""
-    found: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
-    return found.astimezone(UTC)

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.resources import Key
 from services.controlplane.registry import pins
+from services.controlplane.resources.store import of_kind
 from services.controlplane.rollouts import rollout_rows
 from services.controlplane.watch.frames import Held
 
@@ -16,7 +17,7 @@ async def differing(connection: AsyncConnection) -> Mapping[Key, Held]:
     """By resource, within one state of the database. A cell goes by the pins that itself was shown."""
     held = dict(await rollout_rows.held(connection))
     declared: dict[str, resource_pb2.Resource | None] = {name: None for kind, name in held if kind == "Cell"}
-    declared |= await pins.resources(connection, "Cell")
+    declared |= await of_kind(connection, "Cell")
     cells = {name: _as_seen(name, cell, held.get(("Cell", name))) for name, cell in declared.items()}
     for name, bodies in (await pins.shown(connection, cells)).items():
         held[("Schema", name)] = replace(held.get(("Schema", name), Held(None, None)), pinned=bodies)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -16,12 +16,11 @@ from arterial.api.controlplane.v1 import resource_pb2
 from chassis.logs import logger
 from chassis.process import Context
 from chassis.resources import Key
-from services.controlplane.registry import pins
 from services.controlplane.resources.pinning import condition, pins_of
-from services.controlplane.resources.store import RESOURCES
+from services.controlplane.resources.store import RESOURCES, of_kind
 from services.controlplane.rollouts import rollout_rows, rollouts
 from services.controlplane.slos.slos import unmeasured
-from services.controlplane.tables import DATABASE_TIME
+from services.controlplane.tables import DATABASE_TIME, now_of
 from services.controlplane.watch import statuses
 from services.controlplane.watch.statuses import Reporter
 
@@ -55,7 +54,7 @@ class StatusStore:
         async with self._engine.begin() as connection:
             known = await _known(connection, latest)
             before = await _before(connection, reporter, known)
-            now: datetime = (await connection.execute(sa.select(DATABASE_TIME))).scalar_one()
+            now = await now_of(connection)
             rows = [
                 {
                     "kind": kind,
@@ -84,7 +83,7 @@ class StatusStore:
                 status = resource_pb2.Status.FromString(row.body)
                 told.setdefault((row.kind, row.name), []).append((Reporter(row.cell, row.component, row.instance), status))
             under_way = await rollout_rows.of(connection, keys)
-            cells = await pins.resources(connection, "Cell") if any(kind == "Schema" for kind, _ in keys) else {}
+            cells = await of_kind(connection, "Cell") if any(kind == "Schema" for kind, _ in keys) else {}
         for resource in resources:
             key = (resource.kind, resource.metadata.name)
             statuses.fill(resource, told.get(key, []))
