@@ -178,9 +178,10 @@ class DesiredFeed:
 
     def _save(self, desired: Desired) -> None:
         refused = [refused.resource for refused in self._refused.values()]
-        state = saved_state_pb2.SavedState(resource_version=desired.version, resources=desired.resources, refused=refused)
-        state.kinds.extend(sorted(desired.kinds))
-        self._disk.save(state)
+        kinds = sorted(desired.kinds)
+        self._disk.save(
+            saved_state_pb2.SavedState(resource_version=desired.version, resources=desired.resources, refused=refused, kinds=kinds)
+        )
 
     def _use(self, desired: Desired) -> None:
         self._declare_schemas(desired)

@@ -22,6 +22,8 @@ from chassis.process import Context
 # Another worker may take the run when nothing was heard for so long; heartbeats come often, so that a cancelled run ends soon.
 LEASE_SECONDS, HEARTBEAT_SECONDS = 30, 3.0
 POLL_SECONDS, CALL_SECONDS = 1.0, 10.0
+# Kinds of the runs that drop data: a removal makes them, the services that have the data do them.
+RETIRE_RECORDS, RETIRE_TABLES, RETIRE_STATISTICS = "ingestion-retire-records", "ingestion-retire-tables", "dss-retire-statistics"
 # Lines of log that wait for a heartbeat, and lines per call; more are left out, and their number said.
 MAX_WAITING_LINES, MAX_LINES = 5000, 1000
 _log = logger(__name__)

@@ -52,6 +52,11 @@ class Added:
     bounds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Least and largest value of columns, as the log writes them; of those that a `Log` was asked for."""
 
+    @property
+    def good(self) -> bool:
+        """False of files of dead rows, which only raw tables have."""
+        return self.partition_values.get("dead") != "true"
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -239,7 +244,7 @@ class Table:
 
     def is_gone(self) -> bool:
         """True if the log lacks the handle's version: the table was dropped, and may be another one by now, of the same name."""
-        return not self.newer_commits(self.version - 1, 1)
+        return _lacks(self._files, self.version)
 
     def delete_replaced(self, hours: int) -> list[str]:
         """Deletes the data files that commits removed at least so many hours ago, and returns them; who reads a version older than that
@@ -263,7 +268,7 @@ class Table:
     def files_between(self, first: str, last: str) -> list[Added]:
         """The data files of the handle's snapshot whose date (first partition column) is within these ISO 8601 dates, both included."""
         date = self.partition_columns[0]
-        return [added for added in self.files() if first <= (added.partition_values[date] or "") <= last and _is_good(added)]
+        return [added for added in self.files() if first <= (added.partition_values[date] or "") <= last and added.good]
 
 
 def drop(config: LakeConfig, name: str) -> None:
@@ -287,6 +292,14 @@ class Log:
     def newer_commits(self, version: int, limit: int) -> list[Commit]:
         """As `Table.newer_commits`."""
         return _newer(self._files, version, limit, self._bounds_of)
+
+    def is_gone(self, version: int) -> bool:
+        """As `Table.is_gone`, for who has read the log up to a version."""
+        return _lacks(self._files, version)
+
+
+def _lacks(files: pa.fs.FileSystem, version: int) -> bool:
+    return not _newer(files, version - 1, 1)
 
 
 def _newer(files: pa.fs.FileSystem, version: int, limit: int, bounds_of: Sequence[str] = ()) -> list[Commit]:
@@ -328,11 +341,6 @@ def _partition_values(row: Mapping[str, Any]) -> dict[str, str | None]:
     return {
         name: str(value).lower() if isinstance(value, bool) else None if value is None else str(value) for name, value in values.items()
     }
-
-
-def _is_good(added: Added) -> bool:
-    """False of files of dead rows, which only raw tables have."""
-    return added.partition_values.get("dead") != "true"
 
 
 def _added(action: Mapping[str, Any], bounds_of: Sequence[str] = ()) -> Added:

@@ -12,7 +12,7 @@ def touched(commit: Commit, date_column: str) -> set[str]:
     """Dates whose rows a commit added to or removed from; nothing of compactions and of files of dead rows."""
     if not commit.data_change:
         return set()
-    added = {date_of(file, date_column) for file in commit.added if file.partition_values.get("dead") != "true"}
+    added = {date_of(file, date_column) for file in commit.added if file.good}
     return added | {_date_of_path(path) for path in commit.removed if "/dead=true/" not in f"/{path}"}
 
 
@@ -31,7 +31,7 @@ def files_by_date(files: Sequence[Added], date_column: str) -> Mapping[str, list
     """Good data files of each date."""
     found: dict[str, list[Added]] = {}
     for added in files:
-        if added.partition_values.get("dead") != "true":
+        if added.good:
             found.setdefault(date_of(added, date_column), []).append(added)
     return found
 

@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from arterial.api.controlplane.v1 import resource_pb2
+from chassis.errors import ArterialError, Reason
 
 # Kind and name.
 Key = tuple[str, str]
@@ -44,6 +45,14 @@ def to_document(resource: resource_pb2.Resource) -> dict[str, Any]:
     if "status" in document:
         ordered["status"] = document["status"]
     return ordered
+
+
+def key_told(text: str) -> Key:
+    """The key that "KIND/NAME" tells. Raises INVALID_REQUEST for what tells none."""
+    kind, _, name = text.partition("/")
+    if not (kind and name):
+        raise ArterialError(Reason.INVALID_REQUEST, f"{text} is not KIND/NAME")
+    return kind, name
 
 
 def key_of(resource: resource_pb2.Resource) -> Key:

@@ -8,7 +8,7 @@ from chassis.desired import DesiredFeed
 from chassis.errors import ArterialError, Reason
 from chassis.jobs import Held, Work, Worker
 from chassis.process import Context
-from chassis.resources import Key
+from chassis.resources import Key, key_told
 from chassis.rpc.client import channel
 
 # Nobody waits for it.
@@ -30,12 +30,12 @@ async def retire(
 
 async def _attempt(feed: DesiredFeed, drop: Drop, held: Held) -> dict[str, str]:
     """Outputs of the run. Raises ArterialError, whatever went wrong: what fails is tried again, and ends nothing else."""
-    kind, _, name = held.run.subject.partition("/")
-    if (kind, name) in feed.current.generations:
+    key = key_told(held.run.subject)
+    if key in feed.current.generations:
         # This process has not heard of the removal yet, and may be writing still.
         raise ArterialError(Reason.REFUSED, f"{held.run.subject} is declared here still")
     try:
-        dropped = await drop((kind, name))
+        dropped = await drop(key)
     except Exception as error:
         raise ArterialError(Reason.INTERNAL, f"{type(error).__name__}: {error}") from error
     for what in dropped:

@@ -49,16 +49,21 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     rollback.add_argument("name", nargs="?")
     rollback.add_argument("--to", required=True, metavar="VERSION|TIME", help="resource version, or time (ISO 8601)")
     for command in (apply, edit, delete, rollback):
-        command.add_argument(
-            "--approve", action=_Approvals, default=[], metavar="KIND/NAME:PATH[,...]", help="one-way doors to go through, as they are told"
-        )
-        command.add_argument("--message", default="", help="why, for the record")
+        add_why(command)
     for command in (apply, edit, rollback):
         command.add_argument(
             "--canary", default="", metavar="CELL", help="show it to this cell first, then to the others while all is well"
         )
     for command, run in ((plan, run_plan), (apply, run_apply), (edit, run_edit), (delete, run_delete), (rollback, run_rollback)):
         command.set_defaults(run=run)
+
+
+def add_why(command: argparse.ArgumentParser) -> None:
+    """What a command that changes resources is told besides: which doors may be gone through, and why."""
+    command.add_argument(
+        "--approve", action=_Approvals, default=[], metavar="KIND/NAME:PATH[,...]", help="one-way doors to go through, as they are told"
+    )
+    command.add_argument("--message", default="", help="why, for the record")
 
 
 class _Approvals(argparse.Action):

@@ -8,9 +8,9 @@ from google.protobuf import json_format
 
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import rollout_service_pb2_grpc
-from chassis.errors import ArterialError, Reason
+from chassis.resources import key_told
 from cli.connect import paged, show, table, to_service
-from cli.resources import APPLY_SECONDS, actor, show_changes
+from cli.resources import APPLY_SECONDS, actor, add_why, show_changes
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,8 +22,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     status.set_defaults(run=run_status)
     abort = actions.add_parser("abort", help="make a resource, or all that are under way or halted, what the other cells still see")
     abort.add_argument("resource", nargs="?", default="", metavar="KIND/NAME")
-    abort.add_argument("--message", default="", help="why, for the record")
-    abort.add_argument("--approve", action="append", default=[], metavar="KIND/NAME:PATH", help="a one-way door to go through")
+    add_why(abort)
     abort.set_defaults(run=run_abort)
 
 
@@ -52,9 +51,7 @@ async def run_status(arguments: argparse.Namespace) -> int:
 
 async def run_abort(arguments: argparse.Namespace) -> int:
     """Shows what is changed. Raises INVALID_REQUEST for what is no KIND/NAME."""
-    kind, _, name = arguments.resource.partition("/")
-    if arguments.resource and not (kind and name):
-        raise ArterialError(Reason.INVALID_REQUEST, f"{arguments.resource} is not KIND/NAME")
+    kind, name = key_told(arguments.resource) if arguments.resource else ("", "")
     request = pb.AbortRolloutsRequest(kind=kind, name=name, message=arguments.message, approvals=arguments.approve)
     async with to_service(arguments, "controlplane") as channel:
         reply = await rollout_service_pb2_grpc.RolloutServiceStub(channel).AbortRollouts(request, timeout=APPLY_SECONDS, metadata=actor())

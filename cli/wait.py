@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as grpc_stubs
 from arterial.api.controlplane.v1 import resource_pb2
-from chassis.errors import ArterialError, Reason
+from chassis.resources import key_told
 from cli.connect import show, to_service
 
 ASK_SECONDS = 0.5
@@ -52,9 +52,7 @@ def who(condition: resource_pb2.Condition) -> str:
 
 async def run_wait(arguments: argparse.Namespace) -> int:
     """Exit status 0 when it is ready, 1 if it is not in time; reasons are shown as they change."""
-    kind, _, name = arguments.resource.partition("/")
-    if not name:
-        raise ArterialError(Reason.INVALID_REQUEST, f"{arguments.resource} is not KIND/NAME")
+    kind, name = key_told(arguments.resource)
 
     def changed(lines: Iterable[str]) -> None:
         if arguments.output == "text":

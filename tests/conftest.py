@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from chassis.config import KafkaConfig, LakeConfig, OlapConfig
+from chassis.olap import Olap
 from deploy.local import clickhouse, kafka, postgres, redis
 from deploy.local.child import LOOPBACK, free_port
 from deploy.local.supervisor import Stack
@@ -72,6 +73,14 @@ async def clickhouse_port(engines_dir: Path) -> AsyncIterator[int]:
 def olap_config(clickhouse_port: int) -> OlapConfig:
     """A database of its own for every test."""
     return OlapConfig(port=clickhouse_port, database=f"test_{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+async def olap(olap_config: OlapConfig) -> AsyncIterator[Olap]:
+    """A client of the engine, with a database of its own."""
+    client = Olap(olap_config)
+    yield client
+    await client.close()
 
 
 @pytest.fixture

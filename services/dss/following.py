@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 
 from chassis.desired import Desired, DesiredFeed, follow_desired
+from chassis.jobs import RETIRE_STATISTICS
 from chassis.lineage import emitting
 from chassis.logs import logger
 from chassis.olap import Olap
@@ -38,7 +39,7 @@ async def profile(config: DssConfig, context: Context) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(Following(config, context, feed, profiler).run())
-                group.create_task(retire(config, context, feed, {"dss-retire-statistics": partial(forget, store)}))
+                group.create_task(retire(config, context, feed, {RETIRE_STATISTICS: partial(forget, store)}))
         finally:
             await olap.close()
 

@@ -26,7 +26,7 @@ def good_files(commits: Sequence[Commit]) -> list[Added]:
             raise RemovalError(f"version {commit.version} removed {len(commit.removed)} files without a declared erasure or supersession")
         if commit.added and not sources_of(commit):
             raise RemovalError(f"version {commit.version} added {len(commit.added)} files without the progress of a source")
-        files += [added for added in commit.added if added.partition_values.get("dead") == "false"]
+        files += [added for added in commit.added if added.good]
     return files
 
 

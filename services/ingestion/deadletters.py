@@ -47,7 +47,7 @@ class DeadLetters:
             return False
         await asyncio.to_thread(self._raw.refresh)
         commits = await asyncio.to_thread(self._raw.commits_after, self._version)
-        dead = [added for commit in commits if commit.data_change for added in commit.added if added.partition_values.get("dead") == "true"]
+        dead = [added for commit in commits if commit.data_change for added in commit.added if not added.good]
         for added in dead:
             records = await asyncio.to_thread(self._letters, self._raw, added)
             await kafka.send_all(producer, TopicPartition(DEAD_LETTERS.name, 0), records)

@@ -28,7 +28,7 @@ from services.ingestion.dates import UNKNOWN_DATE, date_of
 
 PARTITION_BY = ("event_date", "region")
 SOURCE_DATE, SOURCE_FIRST, SOURCE_LAST = PROVENANCE = ("_source_date", "_source_first", "_source_last")
-ZONE = "curated/"
+LAKE, ZONE = "lake/", "curated/"
 DAY_US = 86_400_000_000
 # Microseconds of the first and last moment that have a date: the years 1 and 9999.
 FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999

@@ -25,6 +25,7 @@ from chassis.olap import Olap, quoted
 from chassis.olapsql import column_type, kept_type
 from services.ingestion import due
 from services.ingestion.derivation import (
+    LAKE,
     MAX_CHUNK_ROWS,
     PARTITION_BY,
     SOURCE_DATE,
@@ -41,7 +42,6 @@ from services.ingestion.derivation import (
 from services.ingestion.due import DEFINITION, HISTORY, Restart, Source, Work, progress
 from services.ingestion.supersession import is_superseded
 
-LAKE = "lake/"
 # Each step replaces files: those replaced stay for queries that began before, and go then. Their removal stays in the log for longer, so
 # that none is forgotten.
 KEPT_HOURS, CLEAN_SECONDS = 1, 600.0

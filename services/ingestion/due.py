@@ -9,8 +9,8 @@ from functools import cached_property
 import pyarrow as pa
 
 from chassis.lake import Added, Commit, Step, Table
-from chassis.lakedates import files_by_date, touched
-from services.ingestion.supersession import superseded_by
+from chassis.lakedates import files_by_date, rows_of, touched
+from services.ingestion.supersession import rows_of_sources, superseded_by
 
 # Progress of a table besides that of its sources (their last version that it has): of which function it is, and down to which date it has
 # been made by that function, newest date first: the ordinal of that date, 0 when all are done.
@@ -89,7 +89,7 @@ def history(table: Table | None, sources: Sequence[Source], definition: int, mad
     rows = dict.fromkeys(made, 0)
     for source in sources:
         for date, files in source.files.items():
-            rows[date] = rows.get(date, 0) + sum(max(added.rows, 0) for added in files)
+            rows[date] = rows.get(date, 0) + rows_of(files)
     waiting = sorted((date for date in rows if ordinal(date) < position), key=lambda date: (ordinal(date), date), reverse=True)
     taken = _first_of(waiting, rows)
     end = ordinal(taken[-1]) if len(taken) < len(waiting) else 0
@@ -129,5 +129,5 @@ def _of_superseded(table: Table, commit: Commit) -> set[str]:
     if not sources:
         return set()
     column = table.partition_columns[0]
-    listed = ", ".join(f"'{source}'" for source in sources)
-    return set(pa.table(table.handle.scan([column], f"_topic IN ({listed})"))[column].cast(pa.string()).unique().to_pylist())
+    rows = rows_of_sources(table, column, sources)
+    return set(rows.cast(pa.string()).unique().to_pylist())

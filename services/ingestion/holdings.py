@@ -65,7 +65,7 @@ def blocks(commits: Iterable[Commit]) -> list[Block]:
         if commit.data_change:
             live = any(not source.startswith(FILE_SOURCE) for source in sources_of(commit))
             for added in commit.added:
-                if added.partition_values.get("dead") == "false":
+                if added.good:
                     (least, most), (_, kafka) = (added.bounds.get(name, ("", "")) for name in (EVENT_TIME, KAFKA_TIME))
                     day = day_of(seconds(added.partition_values["ingest_date"] or "") or 0.0)
                     span = Span(seconds(least), seconds(most), seconds(kafka))

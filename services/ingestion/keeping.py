@@ -26,9 +26,10 @@ from chassis.rpc.client import channel
 from chassis.tiers import sla_of
 from chassis.topics import Topic
 from services.ingestion.config import IngestionConfig
+from services.ingestion.derivation import LAKE
 from services.ingestion.holdings import DAY_SECONDS, day_of
 from services.ingestion.live import live_versions
-from services.ingestion.positions import LAKE, Follows, Positions, follows_of, raw_tables
+from services.ingestion.positions import Follows, Positions, follows_of, raw_tables
 from services.ingestion.promises import JUDGED_DAYS, Finding, Known, Promise, judge
 from services.ingestion.raw import table_name
 from services.ingestion.rawlog import RawLog
@@ -130,7 +131,7 @@ class Keeper:
         """The datasets that are made here, and the logs of the raw tables that they are made from; reads on in all of them."""
         follows, read = follows_of(desired), _read(desired)
         self._forget(follows, read)
-        made = _made(desired, follows)
+        made = _made(desired, follows, read)
         instances = [found for name, takers in made.items() if (found := self._follower(desired, follows, name, takers)) is not None]
         logs: dict[str, RawLog] = {}
         for topic in read:
@@ -205,10 +206,9 @@ def _read(desired: Desired) -> list[Topic]:
     return [topic for topic in desired.topics.values() if desired.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic.name)]
 
 
-def _made(desired: Desired, follows: Follows) -> Mapping[str, list[Topic]]:
+def _made(desired: Desired, follows: Follows, read: Sequence[Topic]) -> Mapping[str, list[Topic]]:
     """Declared datasets that follow raw tables, near or far, and the topics whose."""
     found: dict[str, list[Topic]] = {}
-    read = _read(desired)
     for name in follows:
         raw = raw_tables(follows, name)
         found[f"{LAKE}{name}"] = [topic for topic in read if table_name(topic.name) in raw]

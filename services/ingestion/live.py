@@ -128,7 +128,7 @@ class Live:
         version = raw.version
         files = await asyncio.to_thread(raw.files)
         superseded = await asyncio.to_thread(superseded_files, raw)
-        good = [added for added in files if str(added.partition_values.get("dead")).lower() == "false"]
+        good = [added for added in files if added.good]
         await self._load(client, good, version, without=superseded)
         return True
 

@@ -6,14 +6,13 @@ from arterial.api.controlplane.v1 import specs_pb2
 from chassis.config import LakeConfig
 from chassis.desired import Desired
 from services.ingestion.curated import has_trips
-from services.ingestion.derivation import ZONE, Derivation
+from services.ingestion.derivation import LAKE, ZONE, Derivation
 from services.ingestion.raw import table_name
 from services.ingestion.rawlog import Position
 from services.ingestion.trips import TRIPS
 
 # Names within the lake: of a table, those that it follows directly.
 Follows = Mapping[str, Sequence[str]]
-LAKE = "lake/"
 
 
 def follows_of(desired: Desired) -> Follows:

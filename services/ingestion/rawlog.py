@@ -49,7 +49,7 @@ class Position:
 
     def refresh(self) -> None:
         """Reads on. Blocks: run it in a thread."""
-        if self._log is None or _is_gone(self._log, self.version):
+        if self._log is None or self._log.is_gone(self.version):
             self._log, self.version, self.progress = None, -1, {}
             self._before.clear()
             table = Table.open(self._lake, self._name)
@@ -82,7 +82,7 @@ class RawLog:
     def refresh(self, taken: Iterable[int]) -> None:
         """Reads on; `taken` has the versions that the followers have taken (-1: nothing). Blocks: run it in a thread."""
         base = min((version for version in taken if version >= 0), default=None)
-        if self._log is None or (base is not None and base < self._base) or _is_gone(self._log, self.version):
+        if self._log is None or (base is not None and base < self._base) or self._log.is_gone(self.version):
             self._open(base)
         if self._log is None:
             return
@@ -109,11 +109,6 @@ class RawLog:
         self.version = commit.version
         self.blocks += blocks([commit])
         self.ends |= {self._sources[source]: end for source, end in commit.transactions.items() if source in self._sources}
-
-
-def _is_gone(log: Log, version: int) -> bool:
-    """True if the log lacks the version that was read last: the table was dropped, and may be another one now."""
-    return not log.newer_commits(version - 1, 1)
 
 
 def newer(log: Log, version: int) -> Iterable[Commit]:

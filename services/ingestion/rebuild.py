@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 
 from chassis.lake import Step, Table
 from services.ingestion.dates import UNKNOWN_DATE, date_of
-from services.ingestion.supersession import in_force
+from services.ingestion.supersession import in_force, rows_of_sources
 
 # Dates are rebuilt together until so many rows of them are superseded or added: bounds the memory of the follower.
 MAX_GROUP_ROWS = 50_000
@@ -38,10 +38,8 @@ def touched_dates(zone: Zone, superseded: Sequence[str], added: pa.Table) -> Map
 
     Rows without a time are of date "unknown". Empty if the table has no row of a superseded source: then nothing has to be rebuilt.
     """
-    # By the engine of the tables themselves: merges leave files whose strings Arrow's datasets cannot filter.
-    listed = ", ".join(f"'{source}'" for source in superseded)
-    filed = pa.table(zone.table.handle.scan([zone.time], f"_topic IN ({listed})"))
-    return _dates(filed[zone.time]) + _dates(added[zone.time]) if filed.num_rows else {}
+    filed = rows_of_sources(zone.table, zone.time, superseded)
+    return _dates(filed) + _dates(added[zone.time]) if len(filed) else {}
 
 
 def rebuild(raw: Table, zone: Zone, dates: Mapping[str, int], app_id: str, step: Step) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from chassis import kafka, lake, olap
+from chassis.jobs import RETIRE_RECORDS, RETIRE_TABLES
 from chassis.lake import Step, Table
 from chassis.olap import quoted
 from chassis.resources import Key
@@ -21,7 +22,7 @@ ANEW = -1
 def drops(config: IngestionConfig) -> Mapping[str, Drop]:
     """What is done for each kind of run."""
     dropping = Dropping(config)
-    return {"ingestion-retire-records": dropping.records, "ingestion-retire-tables": dropping.tables}
+    return {RETIRE_RECORDS: dropping.records, RETIRE_TABLES: dropping.tables}
 
 
 class Dropping:

@@ -54,6 +54,13 @@ def superseded_files(raw: Table) -> list[str]:
     return sorted(source for source in found if is_superseded(raw, source))
 
 
+def rows_of_sources(table: Table, column: str, sources: Sequence[str]) -> pa.ChunkedArray:
+    """A column of the rows that came from any of these sources."""
+    # By the engine of the tables themselves: merges leave files whose strings Arrow's datasets cannot filter.
+    listed = ", ".join(f"'{source}'" for source in sources)
+    return pa.table(table.handle.scan([column], f"_topic IN ({listed})"))[column]
+
+
 def refuse_unless_possible(raw: Table, source: str, superseded: Sequence[str], loaded: Sequence[str]) -> None:
     """A correction, not yet begun, may supersede what is in the table (`loaded`) and not yet superseded.
 

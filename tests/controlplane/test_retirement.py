@@ -18,10 +18,10 @@ from chassis import sql, testing
 from chassis.config import CellConfig, ServiceConfig
 from chassis.desired import Desired, DesiredFeed
 from chassis.errors import ArterialError, Reason
+from chassis.jobs import RETIRE_RECORDS, RETIRE_STATISTICS, RETIRE_TABLES
 from chassis.resources import Key
 from chassis.retiring import retire
 from chassis.testing import eventually
-from services.controlplane.resources.retention import RECORDS, STATISTICS, TABLES
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import Stubs, create, get, report, schedule, stubs, take, verdict
 
@@ -113,7 +113,7 @@ async def test_what_is_declared_again_keeps_its_data(shared_plane: ControlPlane)
         again = await delete(to, "Topic", name)
         assert not {each.run_id for each in again} & {each.run_id for each in found}
         await make_due(shared_plane, again)
-        request = jobs.TakeRunRequest(worker="w", cell="local", kinds=[TABLES], lease_seconds=60)
+        request = jobs.TakeRunRequest(worker="w", cell="local", kinds=[RETIRE_TABLES], lease_seconds=60)
         taken = await to.jobs.TakeRun(request)
         assert taken.run.subject == f"Topic/{name}"
         with pytest.raises(ArterialError, match=taken.run.run_id) as caught:
@@ -137,7 +137,7 @@ async def test_partitions_of_dropped_tables_are_pending_again(shared_plane: Cont
         before = (await to.partitions.OverridePartition(override)).partition
         found = [each for each in await delete(to, "Topic", name) if each.cell == to.cell]
         await make_due(shared_plane, found)
-        taken = await take(to, TABLES)
+        taken = await take(to, RETIRE_TABLES)
         finish = jobs.FinishRunRequest(run_id=taken.run.run_id, lease=taken.lease, succeeded=True)
         await asyncio.gather(*(to.jobs.FinishRun(finish) for _ in range(2)))
         for dataset_name in (curated, raw):
@@ -166,7 +166,7 @@ async def test_a_worker_drops_what_it_does_not_know_as_declared(shared_plane: Co
         await make_due(shared_plane, [run])
         config = ServiceConfig(state_dir=tmp_path, control_plane=shared_plane.address, cell=CellConfig(name=to.cell))
         feed, context = DesiredFeed(Desired((declared,), 1), tmp_path, None), testing.context()
-        working = asyncio.create_task(retire(config, context, feed, {TABLES: drop}, poll_seconds=0.1))
+        working = asyncio.create_task(retire(config, context, feed, {RETIRE_TABLES: drop}, poll_seconds=0.1))
 
         async def failed(why: str) -> bool:
             return any(why in reason for reason in (await get(to, run.run_id)).reasons)
@@ -188,7 +188,7 @@ async def test_a_worker_drops_what_it_does_not_know_as_declared(shared_plane: Co
 async def test_nobody_else_can_ask_for_data_to_be_dropped(shared_plane: ControlPlane) -> None:
     """Neither a run nor a schedule of these kinds; and what was to be dropped is kept by cancelling."""
     async with stubs(shared_plane) as to:
-        for kind in (RECORDS, TABLES, STATISTICS):
+        for kind in (RETIRE_RECORDS, RETIRE_TABLES, RETIRE_STATISTICS):
             with pytest.raises(ArterialError, match="only the removal") as caught:
                 await create(to, kind, "Topic/trip_events_v2")
             assert [each.field for each in caught.value.violations] == ["kind"]

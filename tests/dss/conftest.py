@@ -1,10 +1,8 @@
 """What the tests of dss share: a store and a profiler on the real engine."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from chassis.config import LakeConfig, OlapConfig
+from chassis.config import LakeConfig
 from chassis.olap import Olap
 from chassis.testing import ManualClock
 from services.dss.profiler import Profiler
@@ -18,14 +16,6 @@ NOON = 1_773_144_000.0
 def clock() -> ManualClock:
     """Noon of 2026-03-10."""
     return ManualClock(NOON)
-
-
-@pytest.fixture
-async def olap(olap_config: OlapConfig) -> AsyncIterator[Olap]:
-    """A client of the engine, with a database of its own."""
-    client = Olap(olap_config)
-    yield client
-    await client.close()
 
 
 @pytest.fixture

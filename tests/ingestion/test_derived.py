@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -21,14 +21,6 @@ from tests.ingestion.deriving import DATES, FIRST, OUT, SCHEMA, Dying, Filled, S
 NAMES = ("id", "value", "_source_date", "event_date")
 PLAIN = "SELECT id, at, value FROM `lake/curated/a`"
 BOTH = "SELECT id, at, value FROM `lake/curated/a` WHERE value < 8 UNION ALL SELECT id, at, value + 100 FROM `lake/curated/b`"
-
-
-@pytest.fixture
-async def olap(olap_config: OlapConfig) -> AsyncIterator[Olap]:
-    """The engine."""
-    client = Olap(olap_config)
-    yield client
-    await client.close()
 
 
 def whole(*sources: tuple[Iterable[Told], int]) -> list[tuple[Any, ...]]:

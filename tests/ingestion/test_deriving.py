@@ -1,7 +1,6 @@
 """The loop over declared curated tables: what fails is told and holds up nothing; raw sources; lineage of what is made."""
 
 import dataclasses
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,6 @@ from tests.ingestion.correcting import Told as Event
 from tests.ingestion.deriving import DATES, SCHEMA, Filled, Told, derived, follow_all, there
 
 PLAIN = "SELECT id, at, value FROM `lake/curated/a`"
-
-
-@pytest.fixture
-async def olap(olap_config: OlapConfig) -> AsyncIterator[Olap]:
-    """The engine."""
-    client = Olap(olap_config)
-    yield client
-    await client.close()
 
 
 class Hearing(DesiredFeed):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason
-from chassis.resources import Key, key_of
+from chassis.resources import Key, key_of, key_told
 from services.controlplane.jobs import runs
 from services.controlplane.jobs.rows import add, run_of, save
 from services.controlplane.jobs.runs import Run, RunState, Terms
@@ -40,7 +40,7 @@ async def plan(connection: AsyncConnection, removed: Removed, now: datetime) -> 
         due = now + retention.retention(resource, described)
         for cell in removed.cells:
             for kind in retention.drops(resource):
-                run = Run(kind, retention.subject_of(key_of(resource)), cell, now.date(), now, due, terms=TERMS)
+                run = Run(kind, "/".join(key_of(resource)), cell, now.date(), now, due, terms=TERMS)
                 made += await add(connection, [run])
     return made
 
@@ -51,7 +51,7 @@ async def withdraw(connection: AsyncConnection, declared: Collection[Key], now: 
     Raises:
         ArterialError: CONFLICT while one of them is being done.
     """
-    subjects = [retention.subject_of(key) for key in declared if retention.makes(key)]
+    subjects = ["/".join(key) for key in declared if retention.makes(key)]
     query = sa.select(RUNS).where(OPEN, RUNS.c.kind.in_(retention.DROPS), RUNS.c.subject.in_(subjects)).order_by(RUNS.c.number)
     for row in (await connection.execute(query.with_for_update())).all() if subjects else ():
         run = run_of(row)
@@ -63,7 +63,7 @@ async def withdraw(connection: AsyncConnection, declared: Collection[Key], now: 
 
 def told(run: Run) -> pb.Retirement:
     """As the contract has it."""
-    kind, name = retention.subject_key(run.subject)
+    kind, name = key_told(run.subject)
     retirement = pb.Retirement(kind=kind, name=name, cell=run.cell, run_id=run.run_id, drops=retention.DROPS[run.kind])
     retirement.due_at.FromDatetime(run.due_at)
     return retirement

@@ -12,10 +12,10 @@ from services.controlplane.jobs.gate import Window
 from services.controlplane.jobs.rows import inputs_of, partition_of
 from services.controlplane.jobs.runs import Input, RunState
 from services.controlplane.partitions.partitions import WITHHELD, Making, Partition, PartitionKey
+from services.controlplane.resources.curated_tables import ZONE
 from services.controlplane.resources.store import of_kind
 from services.controlplane.tables import PARTITIONS, RUNS
 
-_CURATED = "lake/curated/"
 # Of one partition, newest first: a whole year that is blocked is told by its newest days.
 MAX_CAUSES = 100
 
@@ -61,11 +61,11 @@ async def made_from(connection: AsyncConnection, cell: str, keys: Collection[Par
     """Partitions that were made from any of these."""
     if not keys:
         return set()
-    by_day = defaultdict(set)
+    days = defaultdict(set)
     for key in keys:
-        by_day[key.dataset].add(key.day)
+        days[key.dataset].add(key.day)
     found = {
-        PartitionKey(f"{_CURATED}{name}", key.day)
+        PartitionKey(f"{ZONE}{name}", key.day)
         for name, read in (await _curated_tables(connection)).items()
         for key in keys
         if key.dataset in read
@@ -74,7 +74,7 @@ async def made_from(connection: AsyncConnection, cell: str, keys: Collection[Par
     query = query.where(RUNS.c.state == str(RunState.SUCCEEDED), RUNS.c.partition_date >= min(key.day for key in keys))
     for row in (await connection.execute(query)).all():
         windows = gate.windows(inputs_of(row.inputs), row.partition_date)
-        if any(window.first <= day <= window.last for window in windows for day in by_day.get(window.dataset, ())):
+        if any(window.first <= day <= window.last for window in windows for day in days.get(window.dataset, ())):
             found |= {PartitionKey(dataset, row.partition_date) for dataset in row.produces}
     return found - set(keys)
 
@@ -86,7 +86,7 @@ def _read_by(key: PartitionKey, making: Making | None) -> Iterable[Window]:
 
 def _read_by_table(key: PartitionKey, tables: Mapping[str, Sequence[str]]) -> Iterable[Window]:
     """What a declared curated table is made from: the same date of its sources."""
-    read = tables.get(key.dataset.removeprefix(_CURATED), ()) if key.dataset.startswith(_CURATED) else ()
+    read = tables.get(key.dataset.removeprefix(ZONE), ()) if key.dataset.startswith(ZONE) else ()
     return gate.windows([Input(name, 1) for name in read], key.day)
 
 

@@ -4,28 +4,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from arterial.api.controlplane.v1 import resource_pb2
+from chassis.jobs import RETIRE_RECORDS, RETIRE_STATISTICS, RETIRE_TABLES
 from chassis.resources import Key, key_of
 from chassis.tiers import DAY, TIERS
 from chassis.topics import topic_from_spec
 from services.controlplane.resources.tiers import promise
 
-# Kinds of the runs that drop data, and what each drops. Only a removal makes them.
-RECORDS, TABLES, STATISTICS = "ingestion-retire-records", "ingestion-retire-tables", "dss-retire-statistics"
-DROPS: Mapping[str, str] = {RECORDS: "records", TABLES: "tables", STATISTICS: "statistics"}
+# What each kind of run drops. Only a removal makes them.
+DROPS: Mapping[str, str] = {RETIRE_RECORDS: "records", RETIRE_TABLES: "tables", RETIRE_STATISTICS: "statistics"}
 RESERVED = "such runs drop data: only the removal of what made them asks for one"
 # Of tables that no Dataset ever described.
 _UNDESCRIBED_TIER = 3
-
-
-def subject_of(key: Key) -> str:
-    """Subject of the runs that drop a resource's data."""
-    return "/".join(key)
-
-
-def subject_key(subject: str) -> Key:
-    """The resource whose data a run drops."""
-    kind, _, name = subject.partition("/")
-    return kind, name
 
 
 def makes(key: Key) -> tuple[str, ...]:
@@ -41,7 +30,7 @@ def drops(resource: resource_pb2.Resource) -> tuple[str, ...]:
     if not makes(key_of(resource)):
         return ()
     with_records = resource.kind == "Topic" and not resource.topic.HasField("adoption")
-    return (*([RECORDS] if with_records else []), TABLES, STATISTICS)
+    return (*([RETIRE_RECORDS] if with_records else []), RETIRE_TABLES, RETIRE_STATISTICS)
 
 
 def retention(resource: resource_pb2.Resource, datasets: Mapping[str, resource_pb2.Resource]) -> timedelta:
