@@ -167,9 +167,14 @@ class DesiredFeed:
         await changed.wait()
         return self.current
 
-    def say(self, desired: Desired, kind: str, name: str, standing: Standing) -> None:
-        """Tells the control plane what became of a resource, of the generation that `desired` has; on the loop, as often as one likes."""
-        self.reports.say(kind, name, desired.generations.get((kind, name), 0), standing)
+    def say(self, desired: Desired, kind: str, name: str, standing: Standing | None) -> None:
+        """Tells the control plane what became of a resource, of the generation that `desired` has; on the loop, as often as one likes.
+
+        What is no longer desired so is not told: who acted on it has yet to look at what is.
+        """
+        generation = desired.generations.get((kind, name), 0)
+        if generation == self.current.generations.get((kind, name), 0):
+            self.reports.say(kind, name, generation, standing)
 
     def replace(self, desired: Desired) -> None:
         """Makes a good state current, on disk first."""
@@ -225,11 +230,12 @@ class DesiredFeed:
             try:
                 self._learn(told.schema_id, resource.schema.type, told.file_descriptor_set, told.message or resource.schema.definition)
                 self.schemas.declare(name, told.schema_id)
-                self.say(desired, "Schema", name, Standing(True, "Known", f"version {told.version}, id {told.schema_id}"))
+                standing = Standing(True, "Known", f"version {told.version}, id {told.schema_id}")
             except Exception as error:
                 # Parsers raise whatever they like; one schema that cannot be read must not keep the rest of a state out.
                 _log.exception("schema cannot be read", schema=name, schema_id=told.schema_id)
-                self.say(desired, "Schema", name, Standing(False, "Unreadable", f"{type(error).__name__}: {error}"))
+                standing = Standing(False, "Unreadable", f"{type(error).__name__}: {error}")
+            self.reports.say("Schema", name, resource.metadata.generation, standing)
 
     def _add_schema(self, encoded: bytes) -> None:
         registered = schema_registry_service_pb2.RegisteredSchema.FromString(encoded)

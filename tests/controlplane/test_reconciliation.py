@@ -109,8 +109,36 @@ async def test_a_process_reports_what_became_of_a_change(shared_plane: ControlPl
 
         feed.say(feed.current, "Cell", "reported", Standing(False, "NoTable", "the lake is away"))
         await eventually(lambda: told("False"), "the report", 20)
-        feed.reports.say("Cell", "reported", 1, None)
+        feed.say(feed.current, "Cell", "reported", None)
         await eventually(told, "the report taken back", 20)
+
+
+@pytest.mark.parametrize("hears", (True, False))
+async def test_what_is_declared_again_is_reported_on_anew(shared_plane: ControlPlane, tmp_path: Path, hears: bool) -> None:
+    """Also by a process that said the same of its former self, whether it heard of the removal or of both at once."""
+    name, port = f"again-{int(hears)}", free_port()
+    config = process(tmp_path, shared_plane).model_copy(update={"control_plane": f"127.0.0.1:{port}"})
+    async with stubs(shared_plane) as to, Proxy(port, shared_plane.config.rpc.port) as proxy, following(config) as feed:
+
+        async def told(generation: int) -> bool:
+            return [c.observed_generation for c in (await got(to, "Cell", name)).status.conditions] == [generation]
+
+        async def act(generation: int) -> None:
+            await eventually(holds(lambda: feed.current.generations.get(("Cell", name)) == generation), "the change", 40)
+            feed.say(feed.current, "Cell", name, READY)
+            await eventually(lambda: told(generation), "the report", 40)
+
+        await declare(to, cell(name))
+        await act(1)
+        former = feed.current
+        proxy.inflict(Fault.NONE if hears else Fault.DROP)
+        await to.control.DeleteResource(pb.DeleteResourceRequest(kind="Cell", name=name, approvals=[f"Cell/{name}:deleted"]))
+        if hears:
+            await eventually(holds(lambda: ("Cell", name) not in feed.current.generations), "the removal", 20)
+        await declare(to, cell(name))
+        proxy.inflict(Fault.NONE)
+        feed.say(former, "Cell", name, READY)
+        await act(2)
 
 
 async def test_reports_wait_for_the_control_plane_and_only_the_last_is_sent(plane: ControlPlane, tmp_path: Path) -> None:

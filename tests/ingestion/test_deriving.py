@@ -32,8 +32,9 @@ class Hearing(DesiredFeed):
         super().__init__(current, folder, None)
         self.said: dict[str, list[Standing]] = {}
 
-    def say(self, desired: Desired, kind: str, name: str, standing: Standing) -> None:
+    def say(self, desired: Desired, kind: str, name: str, standing: Standing | None) -> None:
         """Keeps it."""
+        assert standing is not None
         self.said.setdefault(name, []).append(standing)
 
 

@@ -150,12 +150,13 @@ class ResourceStore:
             await lock(connection)
             current = await _some(connection, [edit.key for edit in edits])
             version, now = await _version(connection), datetime.now(UTC)
+            former = await last(connection, [edit.key for edit in edits if edit.wanted is not None and edit.key not in current])
             written, changes = [], []
             for edit in edits:
                 version += 1
                 before = current.get(edit.key)
                 _expect(edit, before)
-                stored = None if edit.wanted is None else _next(edit.wanted, before, version, now)
+                stored = None if edit.wanted is None else _next(edit.wanted, before, former.get(edit.key, before), version, now)
                 body = None if stored is None else stored.SerializeToString(deterministic=True)
                 written += [] if stored is None else [stored]
                 changes.append(_row(edit.key, version, body, why) | {"shown": edit.shown})
@@ -292,11 +293,15 @@ async def touch_removed(connection: AsyncConnection, key: Key, message: str) -> 
     await _store(connection, [row | {"shown": None}])
 
 
-async def last(connection: AsyncConnection, kind: str, names: Collection[str]) -> list[resource_pb2.Resource]:
-    """Resources as they were last declared, whether or not they are still, by name."""
-    ever = sa.select(CHANGES.c.body).where(CHANGES.c.kind == kind, CHANGES.c.name.in_(names), CHANGES.c.body.is_not(None))
-    query = ever.distinct(CHANGES.c.name).order_by(CHANGES.c.name, CHANGES.c.version.desc())
-    return [resource_pb2.Resource.FromString(body) for body in (await connection.scalars(query)).all()]
+async def last(connection: AsyncConnection, keys: Collection[Key]) -> Mapping[Key, resource_pb2.Resource]:
+    """Resources as they were last declared, whether or not they are still; those that never were are missing."""
+    if not keys:
+        return {}
+    kinds, names = (sa.literal(sorted(set(parts)), ARRAY(sa.Text)) for parts in zip(*keys, strict=True))
+    ever = sa.select(CHANGES.c.body).where(CHANGES.c.kind == sa.any_(kinds), CHANGES.c.name == sa.any_(names), CHANGES.c.body.is_not(None))
+    query = ever.distinct(CHANGES.c.kind, CHANGES.c.name).order_by(CHANGES.c.kind, CHANGES.c.name, CHANGES.c.version.desc())
+    found = _parsed((await connection.scalars(query)).all())
+    return {key: found[key] for key in keys if key in found}
 
 
 async def retire(connection: AsyncConnection, removed: Sequence[resource_pb2.Resource], now: datetime) -> list[Run]:
@@ -305,8 +310,8 @@ async def retire(connection: AsyncConnection, removed: Sequence[resource_pb2.Res
     if not names:
         return []
     # Who described the data may be gone longer than what made them.
-    described, cells = await last(connection, "Dataset", names), sorted(await of_kind(connection, "Cell"))
-    return await retirements.plan(connection, Removed(removed, described, cells), now)
+    described, cells = await last(connection, [("Dataset", name) for name in names]), sorted(await of_kind(connection, "Cell"))
+    return await retirements.plan(connection, Removed(removed, list(described.values()), cells), now)
 
 
 async def _some(connection: AsyncConnection, keys: Sequence[Key]) -> Mapping[Key, resource_pb2.Resource]:
@@ -323,13 +328,22 @@ async def _version(connection: AsyncConnection) -> int:
     return int(await connection.scalar(sa.select(sa.func.max(CHANGES.c.version))) or 0)
 
 
-def _next(wanted: resource_pb2.Resource, current: resource_pb2.Resource | None, version: int, now: datetime) -> resource_pb2.Resource:
-    """The resource as it is stored: its metadata and status are the control plane's own."""
+def _next(
+    wanted: resource_pb2.Resource,
+    current: resource_pb2.Resource | None,
+    former: resource_pb2.Resource | None,
+    version: int,
+    now: datetime,
+) -> resource_pb2.Resource:
+    """The resource as it is stored: its metadata and status are the control plane's own.
+
+    Generations go on where those of a `former` self ended, so that no report on that is taken for one on this.
+    """
     stored = resource_pb2.Resource()
     stored.CopyFrom(wanted)
     stored.metadata.updated_at.FromDatetime(now)
     stored.metadata.created_at.CopyFrom(stored.metadata.updated_at if current is None else current.metadata.created_at)
-    stored.metadata.generation = 1 if current is None else current.metadata.generation + 1
+    stored.metadata.generation = 1 if former is None else former.metadata.generation + 1
     stored.metadata.resource_version = version
     stored.ClearField("status")
     if current is not None and current.HasField("status"):

@@ -109,7 +109,7 @@ async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms)
     if row.removal:
         await store.touch_removed(connection, key, f"removal: shown to {shown}")
         if after.state is RolloutState.DONE:
-            await store.retire(connection, await store.last(connection, row.kind, [row.name]), after.moved_at)
+            await store.retire(connection, list((await store.last(connection, [key])).values()), after.moved_at)
     else:
         await store.touch(connection, key, f"rollout of generation {after.generation}: shown to {shown}")
     if row.kind == "Cell":
