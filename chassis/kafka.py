@@ -199,14 +199,22 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self) -> None:
         self.fresh: set[TopicPartition] = set()
         self._revoked: set[TopicPartition] = set()
+        self._given = False
+
+    @property
+    def settled(self) -> bool:
+        """True if what this member reads is known: the group shared the partitions out, and all of it was taken."""
+        return self._given and not self.fresh
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Their buffers must be dropped."""
+        self._given = False
         self._revoked |= set(revoked)
         self.fresh -= set(revoked)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Their progress must be read before anything of theirs is used."""
+        self._given = True
         self.fresh |= set(assigned)
 
     def take(self) -> tuple[set[TopicPartition], set[TopicPartition]]:

@@ -125,6 +125,7 @@ class FeatureWorker:
                     await self._declare(desired)
                 await self._take_over()
                 await self._fetch()
+                self._say(desired)
                 if time.monotonic() - told >= TICK_SECONDS:
                     told = time.monotonic()
                     await self._tell()
@@ -156,7 +157,13 @@ class FeatureWorker:
             topic, declared = wanted[name]
             for feature in declared:
                 self._lineage.emit(feature_job(self._service, feature, columns_of(topic, self._feed.schemas)))
-                self._feed.say(desired, "Feature", feature.name, Standing(True, "Computing"))
+
+    def _say(self, desired: Desired) -> None:
+        misfits = {name: why for state in self._partitions.values() for name, why in state.misfits.items()}
+        for _, declared in self._declared.values():
+            for name in (feature.name for feature in declared):
+                holds = Standing(False, "Misfit", misfits[name]) if name in misfits else Standing(True, "Computing")
+                self._feed.say(desired, "Feature", name, holds)
 
     def _end(self, staying: Collection[str]) -> None:
         for _, declared in self._declared.values():
@@ -213,8 +220,6 @@ class FeatureWorker:
                 return
             judged = await asyncio.to_thread(_judged, topic, self._feed, records)
         skipped = await asyncio.to_thread(state.add, records, judged)
-        for name, why in state.misfits.items():
-            self._feed.say(self._feed.current, "Feature", name, Standing(False, "Misfit", why))
         for reason, count in (skipped | {"undecodable": len(judged.dead)}).items():
             if count:
                 self._skipped.add(count, {"topic": state.topic.name, "reason": reason})

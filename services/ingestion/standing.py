@@ -9,14 +9,15 @@ from chassis.topics import Topic
 
 
 def say_raw(
-    feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int], failed: Mapping[str, str], differing: Mapping[str, int]
+    feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int] | None, failed: Mapping[str, str], differing: Mapping[str, int]
 ) -> None:
-    """A topic is ready where its table is there and this worker reads partitions of it; of others it says nothing, another may read them.
+    """A topic is ready where its table is there and this worker reads partitions of it; of others it takes back what it said: another
+    worker reads them, or will.
 
     Args:
         feed: of this process.
         desired: what the worker acted on.
-        positioned: how many partitions it reads, by topic.
+        positioned: how many partitions it reads, by topic; None while the group shares them out.
         failed: why a topic's table could not be opened, by topic.
         differing: how many partitions there are, by topic, where others are declared.
     """
@@ -26,15 +27,19 @@ def say_raw(
         for topic in pipeline.topics:
             if topic in failed:
                 feed.say(desired, "Topic", topic, Standing(False, "TableFailed", failed[topic]))
-            elif positioned.get(topic) and topic in differing and topic in desired.topics:
-                feed.say(desired, "Topic", topic, _differs(desired.topics[topic], differing[topic]))
-            elif positioned.get(topic):
-                feed.say(desired, "Topic", topic, Standing(True, "Read", f"{positioned[topic]} partitions go to the raw table"))
+            elif positioned is not None and topic in desired.topics:
+                feed.say(desired, "Topic", topic, _read(desired.topics[topic], positioned.get(topic, 0), differing.get(topic)))
         broken = sorted(set(pipeline.topics) & failed.keys())
         if broken:
             feed.say(desired, "Pipeline", name, Standing(False, "TableFailed", f"topics {', '.join(broken)}"))
-        elif all(positioned.get(topic) for topic in pipeline.topics):
-            feed.say(desired, "Pipeline", name, _running(pipeline))
+        elif positioned is not None:
+            feed.say(desired, "Pipeline", name, _running(pipeline) if all(map(positioned.get, pipeline.topics)) else None)
+
+
+def _read(topic: Topic, positioned: int, differing: int | None) -> Standing | None:
+    if not positioned:
+        return None
+    return Standing(True, "Read", f"{positioned} partitions go to the raw table") if differing is None else _differs(topic, differing)
 
 
 def _differs(topic: Topic, there: int) -> Standing:

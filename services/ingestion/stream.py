@@ -77,7 +77,8 @@ class RawStream:
                     desired = self._feed.current
                     await self._subscribe(desired)
                 await self._take_over()
-                say_raw(self._feed, desired, Counter(partition.topic for partition in self._progress), self._failed, self._differing())
+                positioned = Counter(partition.topic for partition in self._progress) if self._assignment.settled else None
+                say_raw(self._feed, desired, positioned, self._failed, self._differing())
                 await self._fetch()
                 for name in self._due():
                     await self._commit(name)

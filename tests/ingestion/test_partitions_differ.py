@@ -29,7 +29,7 @@ from services.ingestion.config import IngestionConfig
 from services.ingestion.publish import Publisher
 from services.ingestion.stream import RawStream
 from tests.events import trip_event
-from tests.ingestion.test_standing import Heard
+from tests.ingestion.test_standing import Heard, Said
 
 DECLARED = 4
 Records = Sequence[tuple[int, bytes, bytes]]
@@ -41,7 +41,7 @@ class Log:
 
     config: IngestionConfig
     feed: DesiredFeed
-    said: dict[str, tuple[bool | None, str]]
+    said: dict[str, Said]
     topic: Topic
 
     async def send(self, records: Records) -> None:

@@ -10,22 +10,23 @@ from services.ingestion.standing import say_followed, say_raw
 RAW, CURATED = specs_pb2.PIPELINE_ROLE_RAW, specs_pb2.PIPELINE_ROLE_CURATED
 
 
+Said = tuple[bool | None, str] | None
+
+
 class Heard(Reports):
     """Keeps what is said."""
 
     def __init__(self) -> None:
         super().__init__(Reporter("", "", ""))
-        self.said: dict[str, tuple[bool | None, str]] = {}
+        self.said: dict[str, Said] = {}
 
     def say(self, kind: str, name: str, generation: int, standing: Standing | None) -> None:
         """Notes it, with the generation checked."""
-        assert generation == 3 and standing is not None
-        self.said[f"{kind}/{name}"] = (standing.holds, standing.reason)
+        assert generation == 3
+        self.said[f"{kind}/{name}"] = (standing.holds, standing.reason) if standing is not None else None
 
 
-def heard(
-    folder: Path, role: specs_pb2.PipelineRole.ValueType, *, paused: bool = False
-) -> tuple[DesiredFeed, Desired, dict[str, tuple[bool | None, str]]]:
+def heard(folder: Path, role: specs_pb2.PipelineRole.ValueType, *, paused: bool = False) -> tuple[DesiredFeed, Desired, dict[str, Said]]:
     """A feed with topics a and b, and a pipeline over both."""
     metadata = [resource_pb2.Metadata(name=name, generation=3) for name in ("a", "b", "p")]
     topics = [resource_pb2.Resource(kind="Topic", metadata=data, topic=specs_pb2.TopicSpec(message="m")) for data in metadata[:2]]
@@ -37,14 +38,19 @@ def heard(
 
 
 async def test_a_topic_is_ready_where_its_partitions_are_read(tmp_path: Path) -> None:
-    """Of a topic that this worker has no partition of it says nothing, and of the pipeline only when all are read."""
+    """What it said of a topic goes with its partitions, and of the pipeline unless it reads all; a rebalance under way changes neither."""
     feed, desired, said = heard(tmp_path, RAW)
+    say_raw(feed, desired, None, {}, {})
+    assert not said
     say_raw(feed, desired, {"a": 4}, {}, {})
-    assert said == {"Topic/a": (True, "Read")}
+    assert said == {"Topic/a": (True, "Read"), "Topic/b": None, "Pipeline/p": None}
     say_raw(feed, desired, {"a": 4, "b": 4}, {}, {})
+    say_raw(feed, desired, None, {}, {})
     assert said["Topic/b"] == (True, "Read") and said["Pipeline/p"] == (True, "Running")
-    say_raw(feed, desired, {"a": 4, "b": 4}, {"b": "OSError: no"}, {})
+    say_raw(feed, desired, None, {"b": "OSError: no"}, {})
     assert said["Topic/b"] == said["Pipeline/p"] == (False, "TableFailed") and said["Topic/a"] == (True, "Read")
+    say_raw(feed, desired, {"b": 4}, {}, {})
+    assert said == {"Topic/a": None, "Topic/b": (True, "Read"), "Pipeline/p": None}
 
 
 async def test_a_pipeline_that_follows_is_ready_when_every_topic_was_stepped(tmp_path: Path) -> None:

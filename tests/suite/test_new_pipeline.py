@@ -72,9 +72,20 @@ async def test_one_file_becomes_a_pipeline(
         return {f"lake/curated/{TOPIC}", f"olap/live/{TOPIC}", "feature/scooter-rides-ended"} <= names
 
     await eventually(known, "lineage of the new pipeline")
+    await labelled(terminal, files)
     await broken_widened_and_rolled_back(terminal, files)
     await removed(terminal)
     await dropped_and_declared_again(stack, terminal)
+
+
+async def labelled(terminal: Terminal, files: Path) -> None:
+    """A change that nothing of the data plane acts on is in force nevertheless, wherever it is reported on."""
+    declared = files / "scooter_rides.yaml"
+    declared.write_text(declared.read_text().replace("labels: {", "labels: {season: summer, "))
+    await terminal.text("apply", str(files), "--message", "summer")
+    pipelines = (f"Pipeline/{role}-scooter-rides" for role in ("raw", "curated", "live"))
+    for resource in (f"Topic/{TOPIC}", f"Schema/{TOPIC}", "Feature/scooter-demand", "Feature/scooter-rides-ended", *pipelines):
+        await terminal.text("wait", resource, "--for", "ready")
 
 
 async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> None:
@@ -101,7 +112,7 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
     back = (await terminal.document("get", "Schema", TOPIC))["status"]["schema"]
     assert back["version"] == 1 and back["schemaId"] != status["schemaId"]
     history = await terminal.document("history", "Schema", TOPIC)
-    assert [change["message"] for change in history if "change" in change][:3] == [f"rollback to {first}", "tips", "scooters"]
+    assert [change["message"] for change in history if "change" in change][:4] == [f"rollback to {first}", "tips", "summer", "scooters"]
 
 
 async def removed(terminal: Terminal) -> None:
