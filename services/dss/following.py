@@ -38,16 +38,22 @@ async def profile(config: DssConfig, context: Context) -> None:
         profiler = Profiler(config.lake, store, context.clock, lineage)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(Following(config, context, feed, profiler).run())
-                group.create_task(retire(config, context, feed, {RETIRE_STATISTICS: partial(forget, store)}))
+                following = Following(config, context, feed, profiler)
+                group.create_task(following.run())
+                group.create_task(retire(config, context, feed, {RETIRE_STATISTICS: partial(forget, store)}, following.follows))
         finally:
             await olap.close()
 
 
+def datasets_of(key: Key) -> list[str]:
+    """The lake tables of a Topic or CuratedTable."""
+    kind, name = key
+    return [f"{LAKE}{zone}/{name}" for zone in (("raw", "curated") if kind == "Topic" else ("curated",))]
+
+
 async def forget(store: SeriesStore, key: Key) -> list[str]:
     """Drops the statistics of a Topic's or CuratedTable's lake tables: their next selves begin at version 0."""
-    kind, name = key
-    datasets = [f"{LAKE}{zone}/{name}" for zone in (("raw", "curated") if kind == "Topic" else ("curated",))]
+    datasets = datasets_of(key)
     for dataset in datasets:
         await store.forget(dataset)
     return [f"statistics of {dataset}" for dataset in datasets]
@@ -62,6 +68,11 @@ class Following:
         self._feed = feed
         self._profiler = profiler
         self._followers: dict[Target, Follower] = {}
+
+    def follows(self, key: Key) -> bool:
+        """True as long as it may be at work on the tables of a Topic or CuratedTable."""
+        datasets = datasets_of(key)
+        return any(target.dataset in datasets for target in self._followers)
 
     async def run(self) -> None:
         """Polls until the process is stopped."""

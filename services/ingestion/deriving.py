@@ -11,6 +11,7 @@ from chassis.logs import logger
 from chassis.olap import Olap
 from chassis.process import Context
 from chassis.reporting import Standing, instance_of
+from chassis.resources import Key
 from services.ingestion.config import IngestionConfig
 from services.ingestion.derivation import Absent, Derivation, DerivationError
 from services.ingestion.derived import Derived, job_name
@@ -54,6 +55,11 @@ class Deriving:
                     await asyncio.wait_for(self.context.stopping.wait(), POLL_SECONDS)
         finally:
             await self.olap.close()
+
+    def follows(self, key: Key) -> bool:
+        """True as long as it may be at work on a declared table."""
+        kind, name = key
+        return kind == KIND and name in self._following
 
     async def poll(self) -> None:
         """Takes every table that is due a step further; what fails is told, and tried ever more rarely."""

@@ -13,6 +13,7 @@ from chassis.desired import DesiredFeed, follow_desired
 from chassis.lineage import Lineage, emitting
 from chassis.logs import logger
 from chassis.process import Context
+from chassis.resources import Key
 from chassis.retiring import retire
 from services.ingestion.config import IngestionConfig
 from services.ingestion.curated import Curated
@@ -40,12 +41,17 @@ async def follow(config: IngestionConfig, context: Context) -> None:
         await kafka.ensure_topics(config.kafka, [DEAD_LETTERS])
         async with emitting(config, context) as lineage, asyncio.TaskGroup() as group:
             followers = Followers(config, context, feed, lineage)
+            deriving = Deriving(config, context, feed, olap.Olap(config.olap), lineage)
+
+            def at_work(key: Key) -> bool:
+                return followers.follow(key) or deriving.follows(key)
+
             group.create_task(followers.curated())
             group.create_task(followers.live())
             group.create_task(followers.dead_letters())
-            group.create_task(retire(config, context, feed, drops(config)))
+            group.create_task(retire(config, context, feed, drops(config), at_work))
             group.create_task(keep_promises(config, context, feed))
-            group.create_task(Deriving(config, context, feed, olap.Olap(config.olap), lineage).run())
+            group.create_task(deriving.run())
 
 
 class Followers:
@@ -56,6 +62,13 @@ class Followers:
         self._lineage = lineage
         self._context = context
         self._feed = feed
+        # Topics of each loop's last pass.
+        self._known: dict[specs_pb2.PipelineRole.ValueType, frozenset[str]] = {}
+
+    def follow(self, key: Key) -> bool:
+        """True as long as a loop may be at work on a topic's tables."""
+        kind, name = key
+        return kind == "Topic" and any(name in known for known in self._known.values())
 
     async def curated(self) -> None:
         """Raw to curated; heavy, hence one topic at a time and in a thread."""
@@ -108,18 +121,17 @@ class Followers:
         self, role: specs_pb2.PipelineRole.ValueType, step: Step, forget: Callable[[str], object], interval_ms: int = 0
     ) -> None:
         failures: dict[str, Failures] = defaultdict(Failures)
-        known: set[str] = set()
         while not self._context.stopping.is_set():
             more, pause_ms = False, interval_ms
             desired, stepped = self._feed.current, set()
-            for name in known - desired.topics.keys():
+            for name in self._known.get(role, frozenset()) - desired.topics.keys():
                 # Declared again, its tables may be others.
                 forget(name)
                 if role in _JOBS:
                     self._lineage.end(f"{_JOBS[role]}.{name}")
                 failures.pop(name, None)
-            known = set(desired.topics)
-            for name in sorted(self._feed.current.topics):
+            self._known[role] = frozenset(desired.topics)
+            for name in sorted(desired.topics):
                 pipeline = self._feed.current.pipeline(role, name)
                 if pipeline is None or pipeline.paused or self._context.stopping.is_set():
                     continue

@@ -149,9 +149,10 @@ async def test_partitions_of_dropped_tables_are_pending_again(shared_plane: Cont
 
 
 async def test_a_worker_drops_what_it_does_not_know_as_declared(shared_plane: ControlPlane, tmp_path: Path) -> None:
-    """A process that has not heard of the removal may be writing still: its attempt fails with the reason; what drops may fail, too."""
+    """Whoever has not heard of the removal, or not ended its work, may write still: the attempt fails and says why; what drops may, too."""
     name = f"worked_{uuid.uuid4().hex[:8]}"
     dropped: list[Key] = []
+    worked_on = {("Topic", name)}
 
     async def drop(key: Key) -> list[str]:
         dropped.append(key)
@@ -166,14 +167,21 @@ async def test_a_worker_drops_what_it_does_not_know_as_declared(shared_plane: Co
         await make_due(shared_plane, [run])
         config = ServiceConfig(state_dir=tmp_path, control_plane=shared_plane.address, cell=CellConfig(name=to.cell))
         feed, context = DesiredFeed(Desired((declared,), 1), tmp_path, None), testing.context()
-        working = asyncio.create_task(retire(config, context, feed, {RETIRE_TABLES: drop}, poll_seconds=0.1))
+        working = asyncio.create_task(retire(config, context, feed, {RETIRE_TABLES: drop}, worked_on.__contains__, poll_seconds=0.1))
 
         async def failed(why: str) -> bool:
             return any(why in reason for reason in (await get(to, run.run_id)).reasons)
 
         await eventually(lambda: failed("is declared here still"), "an attempt that was refused")
-        assert not dropped
         feed.replace(Desired((), 2))
+        refused = (await get(to, run.run_id)).attempt
+
+        async def tried_again() -> bool:
+            return (await get(to, run.run_id)).attempt >= refused + 2
+
+        await eventually(tried_again, "attempts while a loop is at work on it")
+        assert not dropped
+        worked_on.clear()
         await eventually(lambda: failed("OSError: the store is away"), "an attempt that failed")
 
         async def done() -> bool:
