@@ -170,10 +170,11 @@ class DesiredFeed:
     def say(self, desired: Desired, kind: str, name: str, standing: Standing | None) -> None:
         """Tells the control plane what became of a resource, of the generation that `desired` has; on the loop, as often as one likes.
 
-        What is no longer desired so is not told: who acted on it has yet to look at what is.
+        What is no longer desired so is not told: who acted on it has yet to look at what is. Nor is what became of the last good version
+        of a resource that was not understood: that it was not is what counts.
         """
         generation = desired.generations.get((kind, name), 0)
-        if generation == self.current.generations.get((kind, name), 0):
+        if generation == self.current.generations.get((kind, name), 0) and (kind, name) not in self._refused:
             self.reports.say(kind, name, generation, standing)
 
     def replace(self, desired: Desired) -> None:
@@ -189,8 +190,8 @@ class DesiredFeed:
         )
 
     def _use(self, desired: Desired) -> None:
-        self._declare_schemas(desired)
         self.current = desired
+        self._declare_schemas(desired)
         self.reports.keep_only(lambda key: key in desired.generations or key in self._refused)
         self._changed.set()
         self._changed = asyncio.Event()
@@ -235,7 +236,7 @@ class DesiredFeed:
                 # Parsers raise whatever they like; one schema that cannot be read must not keep the rest of a state out.
                 _log.exception("schema cannot be read", schema=name, schema_id=told.schema_id)
                 standing = Standing(False, "Unreadable", f"{type(error).__name__}: {error}")
-            self.reports.say("Schema", name, resource.metadata.generation, standing)
+            self.say(desired, "Schema", name, standing)
 
     def _add_schema(self, encoded: bytes) -> None:
         registered = schema_registry_service_pb2.RegisteredSchema.FromString(encoded)

@@ -79,14 +79,15 @@ class Reports:
 
     async def send(self, address: str) -> None:
         """Sends until cancelled."""
-        backoff = MIN_BACKOFF_SECONDS
+        backoff, repeat_at = MIN_BACKOFF_SECONDS, _next_repeat()
         async with channel(address, attempts=1) as connection:
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(REPEAT_SECONDS * random.uniform(0.8, 1.0)):
+                    async with asyncio.timeout_at(repeat_at):
                         await self._wake.wait()
-                if not self._due:
-                    self._due = dict.fromkeys(self._said)
+                if asyncio.get_running_loop().time() >= repeat_at:
+                    # Whatever was said meanwhile: what changes all the time must not keep the rest from being told.
+                    self._due, repeat_at = dict.fromkeys(self._said), _next_repeat()
                 await asyncio.sleep(GATHER_SECONDS * random.random())
                 self._wake.clear()
                 try:
@@ -118,6 +119,10 @@ class Reports:
             for key, said in sent.items():
                 if self._said.get(key, said) == said:
                     self._due.pop(key, None)
+
+
+def _next_repeat() -> float:
+    return asyncio.get_running_loop().time() + REPEAT_SECONDS * random.uniform(0.8, 1.0)
 
 
 def _condition(standing: Standing) -> resource_pb2.Condition:

@@ -29,8 +29,6 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def unready(resource: resource_pb2.Resource) -> list[str]:
     """Why the resource is not ready, one line each; empty if it is: who reported did so of this generation, and holds it for ready."""
     told = [condition for condition in resource.status.conditions if condition.type == "Ready"]
-    if not told:
-        return ["no process has reported"]
     generation = resource.metadata.generation
     wrong = [
         f"{who(condition)} is at generation {condition.observed_generation} of {generation}"
@@ -42,7 +40,7 @@ def unready(resource: resource_pb2.Resource) -> list[str]:
         for condition in resource.status.conditions
         if (condition.type in ("Ready", "RolledOut") and condition.status != "True") or condition.status == "False"
     ]
-    return wrong
+    return wrong if told or wrong else ["no process has reported"]
 
 
 def who(condition: resource_pb2.Condition) -> str:

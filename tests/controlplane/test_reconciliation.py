@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,15 +13,15 @@ import pytest
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2, saved_state_pb2, specs_pb2
 from chaos.tcp_proxy import Fault, Proxy
-from chassis import desired, testing
+from chassis import desired, reporting, testing
 from chassis.config import CellConfig, ServiceConfig
-from chassis.desired import DesiredFeed, follow_desired
+from chassis.desired import Desired, DesiredFeed, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.lastgood import FILE, FORMER, LastGood
-from chassis.reporting import Standing
+from chassis.reporting import Reporter, Reports, Standing
 from chassis.testing import eventually
-from chassis.understanding import Received
-from cli.wait import until_ready
+from chassis.understanding import Received, Refused
+from cli.wait import unready, until_ready
 from deploy.local.child import free_port
 from tests.controlplane.conftest import SEED, ControlPlane
 from tests.controlplane.stubs import Stubs, stubs
@@ -154,6 +155,78 @@ async def test_reports_wait_for_the_control_plane_and_only_the_last_is_sent(plan
                 return [c.message for c in (await got(to, "Topic", "trip_events_v2")).status.conditions] == ["49"]
 
             await eventually(told, "the last report", 40)
+
+
+async def test_what_stays_as_it_is_is_told_again_beside_what_changes_all_the_time(
+    shared_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control plane would forget it: here it has another report in its place."""
+    monkeypatch.setattr(reporting, "REPEAT_SECONDS", 1.0)
+    monkeypatch.setattr(reporting, "GATHER_SECONDS", 0.0)
+    numbers = count()
+    async with stubs(shared_plane) as to, following(process(tmp_path, shared_plane)) as feed:
+        await declare(to, cell("quiet"), cell("restless"))
+        await eventually(holds(lambda: ("Cell", "restless") in feed.current.generations), "the change", 20)
+
+        async def told() -> bool:
+            feed.say(feed.current, "Cell", "restless", Standing(True, "InForce", str(next(numbers))))
+            return [c.reason for c in (await got(to, "Cell", "quiet")).status.conditions] == ["InForce"]
+
+        feed.say(feed.current, "Cell", "quiet", READY)
+        await eventually(told, "the report", 20)
+        other = pb.ResourceStatus(kind="Cell", name="quiet", status=resource_pb2.Status(observed_generation=1))
+        who = {"cell": "eu", "component": "test", "instance": reporting.instance_of(tmp_path)}
+        await to.control.ReportStatuses(pb.ReportStatusesRequest(**who, statuses=[other]))
+        assert not (await got(to, "Cell", "quiet")).status.conditions
+        await eventually(told, "the report told again", 20)
+
+
+async def test_that_a_resource_is_not_understood_is_not_covered_by_what_its_last_good_version_does(
+    shared_plane: ControlPlane, tmp_path: Path
+) -> None:
+    """Those who wait for it are told why."""
+    async with stubs(shared_plane) as to:
+        await declare(to, cell("understood"), cell("other"))
+        version = (await got(to, "Cell", "other")).metadata.resource_version
+        good, refused = [cell("understood"), cell("other")], [cell("understood", "", generation=2)]
+        LastGood(tmp_path).save(saved_state_pb2.SavedState(resource_version=version, resources=good, refused=refused))
+        async with following(process(tmp_path, shared_plane)) as feed:
+            for name in ("understood", "other"):
+                feed.say(feed.current, "Cell", name, READY)
+
+            async def told() -> bool:
+                return bool((await got(to, "Cell", "other")).status.conditions)
+
+            await eventually(told, "the reports", 20)
+            (why,) = unready(await got(to, "Cell", "understood"))
+    assert why.startswith("eu/test: NotUnderstood cell.region")
+
+
+class Heard(Reports):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(Reporter("", "", ""))
+        self.reasons: list[str] = []
+
+    def say(self, kind: str, name: str, generation: int, standing: Standing | None) -> None:
+        """Notes it."""
+        self.reasons += [standing.reason] if standing is not None else []
+
+
+@pytest.mark.parametrize("understood", (True, False))
+def test_a_schema_that_is_not_understood_is_not_told_to_be_known(tmp_path: Path, understood: bool) -> None:
+    """Though the process decodes with its last good version."""
+    status = resource_pb2.Status(schema=resource_pb2.SchemaStatus(schema_id=7, version=1))
+    good = resource_pb2.Resource(kind="Schema", metadata=resource_pb2.Metadata(name="s", generation=1), status=status)
+    good.schema.CopyFrom(
+        specs_pb2.SchemaSpec(type=specs_pb2.SCHEMA_TYPE_JSON, definition='{"type": "object", "properties": {"a": {"type": "string"}}}')
+    )
+    refused = {} if understood else {("Schema", "s"): Refused(good, Standing(False, "NotUnderstood"))}
+    feed = DesiredFeed(Desired((good,), 1), tmp_path, None, refused=refused)
+    heard = feed.reports = Heard()
+    feed.replace(Desired((good,), 2))
+    assert heard.reasons == (["Known"] if understood else [])
 
 
 async def test_a_process_resumes_where_it_was_after_its_own_restart(
