@@ -8,8 +8,9 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as pb
+from chassis.testing import eventually
 from tests.controlplane.conftest import ControlPlane
-from tests.controlplane.stubs import DAY, Stubs, create, get, report, stubs, take, verdict
+from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, report, stubs, take, verdict
 
 BEFORE = "2026-11-23"
 
@@ -86,15 +87,44 @@ async def test_partitions_that_were_made_from_each_other_do_not_hold_each_other_
         assert [await shown(to, name) for name in "ab"] == [("READY", [])] * 2
 
 
+async def test_asking_for_it_to_be_made_anew_frees_nothing(shared_plane: ControlPlane) -> None:
+    """Until that run has succeeded, the rows are those that were made from what is withheld."""
+    async with stubs(shared_plane) as to:
+        await report(to, verdict("a", "PASS", 1), verdict("z", "PASS", 1))
+        await made(to, "b", "a")
+        await report(to, verdict("a", "FAIL", 2, reasons=["half the rows"]))
+        withheld = ("BLOCKED", [f"made from a {DAY}, which is BLOCKED: half the rows"])
+        given: dict[str, Any] = {"inputs": [specs_pb2.ModelInput(dataset="z", days=1)], "produces": ["b"], "again": True}
+        run = (await create(to, "make-b", "b", **given)).run
+
+        async def heard_of() -> bool:
+            wanted = pb.GetPartitionRequest(cell=to.cell, dataset="b", partition_date=DAY)
+            return bool((await to.partitions.GetPartition(wanted)).partition.run_id == run.run_id)
+
+        await eventually(heard_of, "the partition hears of its new run")
+        assert await shown(to, "b") == withheld
+        taken = await take(to, "make-b")
+        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=run.run_id, lease=taken.lease, succeeded=True))
+
+        async def free() -> bool:
+            return await shown(to, "b") == ("READY", [])
+
+        await eventually(free, "what was made from another is free")
+
+
+def curated_table(name: str, source: str) -> resource_pb2.Resource:
+    """A curated table of one source."""
+    spec = specs_pb2.CuratedTableSpec(sql=f"SELECT trip_id, event_time FROM `{source}`", keys=["trip_id"], time_column="event_time")
+    metadata = resource_pb2.Metadata(name=name, owner="data-platform")
+    return resource_pb2.Resource(api_version="arterial.dev/v1", kind="CuratedTable", metadata=metadata, curated_table=spec)
+
+
 @pytest.mark.parametrize("quality", ["", "PASS"])
 async def test_a_curated_table_is_withheld_with_its_sources(shared_plane: ControlPlane, quality: str) -> None:
     """Date by date, whether or not somebody has judged it already."""
     async with stubs(shared_plane) as to:
         source, name = "lake/curated/trips", f"rides-{to.name}"
-        spec = specs_pb2.CuratedTableSpec(sql=f"SELECT trip_id, event_time FROM `{source}`", keys=["trip_id"], time_column="event_time")
-        metadata = resource_pb2.Metadata(name=name, owner="data-platform")
-        table = resource_pb2.Resource(api_version="arterial.dev/v1", kind="CuratedTable", metadata=metadata, curated_table=spec)
-        await to.control.Apply(control.ApplyRequest(resources=[table]))
+        await to.control.Apply(control.ApplyRequest(resources=[curated_table(name, source)]))
         if quality:
             await report(to, verdict(f"lake/curated/{name}", quality, 1))
         await report(to, verdict(source, "FAIL", 1, reasons=["half the rows"]))
@@ -102,6 +132,22 @@ async def test_a_curated_table_is_withheld_with_its_sources(shared_plane: Contro
         assert await shown(to, f"lake/curated/{name}") == ("BLOCKED", why)
         await report(to, verdict(source, "PASS", 2))
         assert (await shown(to, f"lake/curated/{name}"))[0] == ("READY" if quality else "PENDING")
+        await to.control.DeleteResource(
+            control.DeleteResourceRequest(kind="CuratedTable", name=name, approvals=[f"CuratedTable/{name}:deleted"])
+        )
+
+
+async def test_a_release_reaches_what_is_declared_to_read_another_source_since(shared_plane: ControlPlane) -> None:
+    """Its rows were made from the former one: it is freed with that, and not left blocked for ever."""
+    async with stubs(shared_plane) as to:
+        source, other, name = TRIPS, PAYMENTS, f"rides-{to.name}"
+        await to.control.Apply(control.ApplyRequest(resources=[curated_table(name, source)]))
+        await report(to, verdict(source, "FAIL", 1, reasons=["half the rows"]))
+        assert (await shown(to, f"lake/curated/{name}"))[0] == "BLOCKED"
+        await to.control.Apply(control.ApplyRequest(resources=[curated_table(name, other)]))
+        assert (await shown(to, f"lake/curated/{name}"))[0] == "BLOCKED"
+        await report(to, verdict(source, "PASS", 2))
+        assert (await shown(to, f"lake/curated/{name}"))[0] == "PENDING"
         await to.control.DeleteResource(
             control.DeleteResourceRequest(kind="CuratedTable", name=name, approvals=[f"CuratedTable/{name}:deleted"])
         )

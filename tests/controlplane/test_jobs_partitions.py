@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 
 import pytest
 
@@ -10,8 +11,13 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as pb
+from chassis import sql
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
+from services.controlplane.jobs import gating
+from services.controlplane.partitions import evidence
+from services.controlplane.partitions.partitions import Judged, PartitionKey, Verdict
+from services.controlplane.tables import now_of
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import DAY, TRIPS, Stubs, create, get, report, stubs, take, verdict
 from tests.terminal import Terminal
@@ -26,6 +32,15 @@ async def found(to: Stubs, dataset: str = TRIPS, day: str = DAY) -> pb.Partition
     reply = await to.partitions.GetPartition(pb.GetPartitionRequest(cell=to.cell, dataset=dataset, partition_date=day))
     partition: pb.Partition = reply.partition
     return partition
+
+
+async def becomes(to: Stubs, dataset: str, state: pb.PartitionState.ValueType) -> None:
+    """Waits until the day's partition has the state."""
+
+    async def probe() -> bool:
+        return (await found(to, dataset)).state == state
+
+    await eventually(probe, f"state {state}", 20)
 
 
 async def override(to: Stubs, state: pb.PartitionState.ValueType, reason: str, dataset: str = TRIPS) -> pb.Partition:
@@ -74,7 +89,7 @@ async def test_of_verdicts_on_one_table_version_the_last_holds(shared_plane: Con
 
 
 async def test_a_dataset_that_is_not_monitored_needs_no_verdict_on_its_quality(shared_plane: ControlPlane) -> None:
-    """It must be declared; its completeness alone makes it ready."""
+    """It must be declared; its completeness alone makes it ready, and what was told before counts."""
     async with stubs(shared_plane) as to:
         name = f"lake/raw/{to.name}"
         await report(to, verdict(name, "PASS", 1, aspect="COMPLETENESS"))
@@ -84,8 +99,14 @@ async def test_a_dataset_that_is_not_monitored_needs_no_verdict_on_its_quality(s
             api_version="arterial.dev/v1", kind="Dataset", metadata=resource_pb2.Metadata(name=name), dataset=spec
         )
         await to.control.Apply(control.ApplyRequest(resources=[resource]))
-        await report(to, verdict(name, "PASS", 2, aspect="COMPLETENESS"))
-        assert (await found(to, name)).state == pb.PARTITION_STATE_READY
+        await becomes(to, name, pb.PARTITION_STATE_READY)
+        rule = specs_pb2.QualityRuleSpec(dataset=name, test=specs_pb2.QUALITY_TEST_ROW_COUNT, min=1)
+        metadata = resource_pb2.Metadata(name=f"rows-{to.name}")
+        judged = resource_pb2.Resource(api_version="arterial.dev/v1", kind="QualityRule", metadata=metadata, quality_rule=rule)
+        await to.control.Apply(control.ApplyRequest(resources=[judged]))
+        await becomes(to, name, pb.PARTITION_STATE_PENDING)
+        await to.control.DeleteResource(control.DeleteResourceRequest(kind="QualityRule", name=metadata.name))
+        await becomes(to, name, pb.PARTITION_STATE_READY)
 
 
 async def test_an_override_releases_what_waits_is_shown_and_can_be_withdrawn(shared_plane: ControlPlane) -> None:
@@ -119,30 +140,39 @@ async def test_an_override_releases_what_waits_is_shown_and_can_be_withdrawn(sha
         ]
 
 
+async def test_a_run_that_is_asked_for_while_its_partition_is_marked_hears_of_it(shared_plane: ControlPlane) -> None:
+    """Who marks has not seen the run, so the run waits for the mark."""
+    async with stubs(shared_plane) as to:
+        await report(to, verdict(TRIPS, "PASS", 1))
+        engine = sql.engine(shared_plane.config.sql)
+        key = PartitionKey(TRIPS, date.fromisoformat(DAY))
+        async with engine.begin() as connection:
+            revision = await gating.hold(connection, to.cell)
+            await evidence.keep_verdicts(connection, to.cell, [Judged(key, Verdict.FAIL, 2)], await now_of(connection))
+            await evidence.settle(connection, to.cell, [key], revision)
+            creating = asyncio.create_task(create(to, "report", "daily", inputs=READS))
+            await asyncio.wait({creating}, timeout=0.3)
+        await engine.dispose()
+        assert (await creating).run.state == jobs.RUN_STATE_SUSPENDED
+
+
 async def test_a_partition_is_running_or_failed_as_the_run_that_makes_it(shared_plane: ControlPlane) -> None:
     """What reads it waits and names the run; after the run it waits for verdicts, and is released by them."""
     async with stubs(shared_plane) as to:
-
-        async def becomes(state: pb.PartitionState.ValueType) -> None:
-            async def probe() -> bool:
-                return (await found(to, REVENUE)).state == state
-
-            await eventually(probe, f"state {state}", 20)
-
         making = (await create(to, "sum", "revenue", produces=[REVENUE], max_attempts=1)).run
         reading = (await create(to, "report", "daily", inputs=[specs_pb2.ModelInput(dataset=REVENUE, days=1)])).run
         taken = await take(to, "sum")
-        await becomes(pb.PARTITION_STATE_RUNNING)
+        await becomes(to, REVENUE, pb.PARTITION_STATE_RUNNING)
         assert list((await get(to, reading.run_id)).reasons) == [f"{REVENUE} {DAY} is RUNNING: {making.run_id}, which makes it, is RUNNING"]
         await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=making.run_id, lease=taken.lease, reason="disk full"))
-        await becomes(pb.PARTITION_STATE_FAILED)
+        await becomes(to, REVENUE, pb.PARTITION_STATE_FAILED)
         assert (await found(to, REVENUE)).run_id == making.run_id
         assert "disk full" in (await get(to, reading.run_id)).reasons[0]
         again = (await create(to, "sum", "revenue", produces=[REVENUE], again=True)).run
         taken = await take(to, "sum")
         assert taken.run.run_id == again.run_id
         await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=again.run_id, lease=taken.lease, succeeded=True))
-        await becomes(pb.PARTITION_STATE_PENDING)
+        await becomes(to, REVENUE, pb.PARTITION_STATE_PENDING)
         await report(to, verdict(REVENUE, "PASS", 1))
         assert (await get(to, reading.run_id)).state == jobs.RUN_STATE_PENDING
 

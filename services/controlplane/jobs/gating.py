@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from arterial.api.controlplane.v1 import specs_pb2
@@ -11,7 +12,7 @@ from services.controlplane.jobs.rows import partition_of, save
 from services.controlplane.jobs.runs import Run
 from services.controlplane.partitions.partitions import Partition, PartitionKey, PartitionState
 from services.controlplane.resources.store import of_kind
-from services.controlplane.tables import PARTITIONS
+from services.controlplane.tables import PARTITION_CELLS, PARTITIONS
 
 
 async def asked(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
@@ -20,6 +21,23 @@ async def asked(connection: AsyncConnection, held: Sequence[Run]) -> list[Run]:
     for old, new in zip(held, after, strict=True):
         await save(connection, old, new)
     return after
+
+
+async def begun(connection: AsyncConnection, new: Sequence[Run]) -> list[Run]:
+    """Runs that this transaction made, after the gate was asked.
+
+    It queues behind who marks partitions of their cells: who had not seen these runs would not wake them up, nor suspend them.
+    """
+    for cell in sorted({run.cell for run in new if run.inputs or run.training}):
+        await hold(connection, cell)
+    return await asked(connection, new)
+
+
+async def hold(connection: AsyncConnection, cell: str) -> int:
+    """Queues this transaction behind others that change partitions of the cell; returns the last revision."""
+    await connection.execute(insert(PARTITION_CELLS).values(cell=cell, revision=0).on_conflict_do_nothing())
+    query = sa.select(PARTITION_CELLS.c.revision).where(PARTITION_CELLS.c.cell == cell).with_for_update()
+    return int((await connection.execute(query)).scalar_one())
 
 
 async def ranked(connection: AsyncConnection, new: Sequence[Run]) -> list[Run]:

@@ -89,7 +89,7 @@ class RunStore:
             existing = {run.partition_date: run for run in found if run.open or not one.again}
             now = await now_of(connection)
             new = [_new(request, now) for request in requests if request.partition_date not in existing]
-            created = await gating.asked(connection, await add(connection, await gating.ranked(connection, new))) if new else []
+            created = await gating.begun(connection, await add(connection, await gating.ranked(connection, new))) if new else []
         return created, list(existing.values())
 
     async def get(self, run_id: str) -> Run:

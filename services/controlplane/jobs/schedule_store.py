@@ -84,7 +84,7 @@ class ScheduleStore:
                 ticks = await _ticks_of_data(connection, resource, now)
                 more = len(ticks) == schedules.MAX_TICKS
             made = await add(connection, await gating.ranked(connection, [_run(resource, tick, now) for tick in ticks]))
-            return Made(await gating.asked(connection, made) if made else (), more, held=False, at=now)
+            return Made(await gating.begun(connection, made) if made else (), more, held=False, at=now)
 
 
 async def _open(connection: AsyncConnection, name: str, most: int) -> int:

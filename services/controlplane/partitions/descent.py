@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.lineage.definition import logical_names
@@ -58,7 +59,7 @@ def _named(keys: Collection[PartitionKey]) -> sa.ColumnElement[bool]:
 
 
 async def made_from(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> set[PartitionKey]:
-    """Partitions that were made from any of these."""
+    """Partitions that were made from any of these, and those that name one as a cause: tables may be declared otherwise since."""
     if not keys:
         return set()
     days = defaultdict(set)
@@ -76,12 +77,14 @@ async def made_from(connection: AsyncConnection, cell: str, keys: Collection[Par
         windows = gate.windows(inputs_of(row.inputs), row.partition_date)
         if any(window.first <= day <= window.last for window in windows for day in days.get(window.dataset, ())):
             found |= {PartitionKey(dataset, row.partition_date) for dataset in row.produces}
+    named = sa.literal([[[key.dataset, key.day.isoformat()]] for key in sorted(keys)], ARRAY(JSONB, dimensions=1))
+    found |= {one.key for one in await _withheld(connection, cell, PARTITIONS.c.causes.op("@>")(sa.any_(named)))}
     return found - set(keys)
 
 
 def _read_by(key: PartitionKey, making: Making | None) -> Iterable[Window]:
-    """What the run read that made a partition; one that has not ended, or failed, speaks for itself."""
-    return gate.windows(making.inputs, key.day) if making is not None and making.state is RunState.SUCCEEDED else ()
+    """What the run read that made a partition."""
+    return gate.windows(making.inputs, key.day) if making is not None else ()
 
 
 def _read_by_table(key: PartitionKey, tables: Mapping[str, Sequence[str]]) -> Iterable[Window]:

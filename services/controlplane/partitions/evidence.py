@@ -29,17 +29,10 @@ from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, P
 _KEY = ("cell", "dataset", "partition_date")
 
 
-async def hold(connection: AsyncConnection, cell: str) -> int:
-    """Queues this transaction behind others that change partitions of the cell; returns the last revision."""
-    await connection.execute(insert(PARTITION_CELLS).values(cell=cell, revision=0).on_conflict_do_nothing())
-    query = sa.select(PARTITION_CELLS.c.revision).where(PARTITION_CELLS.c.cell == cell).with_for_update()
-    return int((await connection.execute(query)).scalar_one())
-
-
 async def settle(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey], revision: int) -> dict[PartitionKey, Partition]:
     """Marks what follows, for what was made from these partitions, too, and suspends or releases the runs that read any of them.
 
-    Returns the partitions asked for. The transaction holds the cell.
+    Returns the partitions asked for. The transaction holds the cell (`gating.hold`).
     """
     settled: dict[PartitionKey, Partition] = {}
     changed: list[Partition] = []
@@ -95,18 +88,21 @@ async def _evidence(connection: AsyncConnection, cell: str, keys: Collection[Par
 
 
 async def _making(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, Making]:
-    """The newest run that makes each partition."""
+    """The newest run that makes each partition, with what the newest that succeeded read: until the next has, its rows are there."""
     if not keys:
         return {}
     days, datasets = [key.day for key in keys], sorted({key.dataset for key in keys})
     query = sa.select(RUNS.c.number, RUNS.c.state, RUNS.c.reasons, RUNS.c.partition_date, RUNS.c.produces, RUNS.c.inputs)
     query = query.where(RUNS.c.cell == cell, RUNS.c.partition_date.between(min(days), max(days)), sa.text("produces <> '{}'"))
     query = query.where(RUNS.c.produces.overlap(datasets)).order_by(RUNS.c.number)
-    return {
-        PartitionKey(dataset, row.partition_date): Making(row.number, RunState(row.state), tuple(row.reasons), inputs_of(row.inputs))
-        for row in (await connection.execute(query)).all()
-        for dataset in row.produces
-    }
+    found: dict[PartitionKey, Making] = {}
+    for row in (await connection.execute(query)).all():
+        for key in (PartitionKey(dataset, row.partition_date) for dataset in row.produces):
+            read = found[key].inputs if key in found else ()
+            state = RunState(row.state)
+            inputs = inputs_of(row.inputs) if state is RunState.SUCCEEDED else read
+            found[key] = Making(row.number, state, tuple(row.reasons), inputs)
+    return found
 
 
 async def _overrides(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, Override]:

@@ -1,13 +1,15 @@
 """States of dataset partitions in PostgreSQL. What is reported, what follows for partitions and for runs is one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.errors import ArterialError, Reason
+from services.controlplane.jobs import gating
 from services.controlplane.jobs.rows import partition_of
 from services.controlplane.jobs.taking import BATCH
 from services.controlplane.partitions import evidence, partitions
@@ -48,7 +50,7 @@ class PartitionStore:
         """Takes verdicts, all or none, and marks what follows; returns how many states changed."""
         keys = {judged.key for judged in verdicts}
         async with self._engine.begin() as connection:
-            revision = await evidence.hold(connection, cell)
+            revision = await gating.hold(connection, cell)
             known = [replace(given, reported_at=None) for given in await evidence.verdicts(connection, cell, keys)]
             same = set(known)
             reported = [judged for judged in partitions.newest(verdicts, known) if judged not in same]
@@ -63,7 +65,7 @@ class PartitionStore:
         """Sets the state until that is withdrawn; `why` is who and the reason."""
         actor, reason = why
         async with self._engine.begin() as connection:
-            revision = await evidence.hold(connection, cell)
+            revision = await gating.hold(connection, cell)
             await _withdraw(connection, cell, key, (actor, f"another override: {reason}"))
             values = {
                 "cell": cell,
@@ -79,7 +81,7 @@ class PartitionStore:
     async def withdraw(self, cell: str, key: PartitionKey, why: tuple[str, str]) -> Partition:
         """Withdraws the override. Raises NOT_FOUND."""
         async with self._engine.begin() as connection:
-            revision = await evidence.hold(connection, cell)
+            revision = await gating.hold(connection, cell)
             if not await _withdraw(connection, cell, key, why):
                 raise ArterialError(Reason.NOT_FOUND, f"{key.dataset} {key.day} of cell {cell} is not overridden")
             return (await evidence.settle(connection, cell, [key], revision))[key]
@@ -88,7 +90,7 @@ class PartitionStore:
         """Takes back all that was said of datasets whose rows were dropped: their partitions are pending again, and overrides end."""
         verdicts, overrides = PARTITION_VERDICTS.c, PARTITION_OVERRIDES.c
         async with self._engine.begin() as connection:
-            revision = await evidence.hold(connection, cell)
+            revision = await gating.hold(connection, cell)
             marked = sa.select(PARTITIONS.c.dataset, PARTITIONS.c.partition_date)
             rows = (await connection.execute(marked.where(PARTITIONS.c.cell == cell, PARTITIONS.c.dataset.in_(datasets)))).all()
             await connection.execute(sa.delete(PARTITION_VERDICTS).where(verdicts.cell == cell, verdicts.dataset.in_(datasets)))
@@ -96,6 +98,20 @@ class PartitionStore:
             ended = {"withdrawn_at": await now_of(connection), "withdrawn_by": "", "withdrawn_because": "its rows were dropped"}
             await connection.execute(sa.update(PARTITION_OVERRIDES).where(*held).values(ended))
             await evidence.settle(connection, cell, {PartitionKey(row.dataset, row.partition_date) for row in rows}, revision)
+
+    async def reconsider(self, datasets: Collection[str]) -> None:
+        """Marks what follows for the partitions of datasets that are declared otherwise than they were."""
+        async with self._engine.connect() as connection:
+            query = sa.select(PARTITIONS.c.cell, PARTITIONS.c.dataset, PARTITIONS.c.partition_date)
+            query = query.where(PARTITIONS.c.dataset == sa.any_(sa.literal(sorted(datasets), ARRAY(sa.Text))))
+            query = query.order_by(PARTITIONS.c.dataset, PARTITIONS.c.partition_date)
+            rows = (await connection.execute(query)).all()
+        for cell in sorted({row.cell for row in rows}):
+            keys = [PartitionKey(row.dataset, row.partition_date) for row in rows if row.cell == cell]
+            for start in range(0, len(keys), BATCH):
+                async with self._engine.begin() as connection:
+                    revision = await gating.hold(connection, cell)
+                    await evidence.settle(connection, cell, keys[start : start + BATCH], revision)
 
     async def follow_runs(self) -> None:
         """Marks the partitions of runs that make them and whose state changed."""
@@ -110,7 +126,7 @@ class PartitionStore:
 
     async def _follow(self, cell: str, numbers: Sequence[int]) -> None:
         async with self._engine.begin() as connection:
-            revision = await evidence.hold(connection, cell)
+            revision = await gating.hold(connection, cell)
             columns = RUNS.c.number, RUNS.c.state, RUNS.c.partition_date, RUNS.c.produces
             rows = (await connection.execute(sa.select(*columns).where(RUNS.c.number.in_(numbers), _UNTOLD))).all()
             await evidence.settle(

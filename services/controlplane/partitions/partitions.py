@@ -80,7 +80,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Making:
-    """The newest run that makes a partition."""
+    """The newest run that makes a partition; `inputs` are what the newest that succeeded read."""
 
     number: int
     state: RunState

@@ -195,6 +195,16 @@ class ResourceStore:
             rows = (await connection.execute(query)).all()
         return [resource_pb2.Resource.FromString(row.body) for row in rows if row.body is not None]
 
+    async def judged_otherwise(self, since: int) -> set[str]:
+        """Datasets whose declaration, or that of their quality rules, was changed after a version; also those that are gone."""
+        changed = sa.select(CHANGES.c.kind, CHANGES.c.name).where(CHANGES.c.version > since, CHANGES.c.kind.in_(("Dataset", "QualityRule")))
+        async with self._engine.connect() as connection:
+            keys = [(row.kind, row.name) for row in (await connection.execute(changed.distinct())).all()]
+            rules = [CHANGES.c.kind == "QualityRule", CHANGES.c.name.in_([name for kind, name in keys if kind == "QualityRule"])]
+            bodies = (await connection.scalars(sa.select(CHANGES.c.body).where(*rules, CHANGES.c.body.is_not(None)))).all()
+        ruled = {resource_pb2.Resource.FromString(body).quality_rule.dataset for body in bodies}
+        return ruled | {name for kind, name in keys if kind == "Dataset"}
+
     async def edit_status(self, key: Key, edit: Callable[[resource_pb2.Status], None], message: str) -> None:
         """Changes the status of a resource; its specification and generation stay. Raises NOT_FOUND."""
         async with self._engine.begin() as connection:
