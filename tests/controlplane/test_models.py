@@ -13,7 +13,7 @@ from chassis.config import ServiceConfig
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from tests.controlplane.conftest import SEED, ControlPlane
-from tests.controlplane.stubs import Stubs, model, stubs
+from tests.controlplane.stubs import PAYMENTS, TRIPS, Stubs, create, model, report, stubs, take, verdict
 
 LIVE, SHADOW, RETIRED, REJECTED = (
     pb.VERSION_STAGE_LIVE,
@@ -23,10 +23,17 @@ LIVE, SHADOW, RETIRED, REJECTED = (
 )
 
 
-async def register(to: Stubs, version: str, mae: float = 50.0, sha: str = "a") -> pb.ModelVersion:
+async def register(to: Stubs, version: str, mae: float = 50.0, sha: str = "a", run_id: str = "") -> pb.ModelVersion:
     """Registers a version."""
     given = pb.ModelVersion(
-        model=to.model, version=version, path=f"models/{version}", sha256=sha * 64, metrics={"mae": mae}, stage=LIVE, reasons=["mine"]
+        model=to.model,
+        version=version,
+        path=f"models/{version}",
+        sha256=sha * 64,
+        metrics={"mae": mae},
+        run_id=run_id,
+        stage=LIVE,
+        reasons=["mine"],
     )
     reply: pb.RegisterVersionResponse = await to.models.RegisterVersion(pb.RegisterVersionRequest(version=given))
     return reply.version
@@ -63,6 +70,24 @@ async def test_versions_go_through_gates_and_shadow_and_can_be_rolled_back(share
         assert await stages(to) == [("3", REJECTED), ("2", REJECTED), ("1", LIVE)]
         now = await declared(to)
         assert (now.status.model.live.version, now.status.model.HasField("shadow"), now.metadata.generation) == ("1", False, 1)
+
+
+async def test_what_a_stopped_run_trained_is_not_taken(shared_plane: ControlPlane) -> None:
+    """Its worker may hear too late that a partition was blocked: what is live stays. A call that is repeated is answered as before."""
+    async with stubs(shared_plane) as to:
+        await to.control.Apply(control.ApplyRequest(resources=[model(to)]))
+        await report(to, verdict(TRIPS, "PASS", 1), verdict(PAYMENTS, "PASS", 1))
+        run = (await create(to, "pricing-train", to.model)).run
+        await take(to, "pricing-train")
+        first = await register(to, "1", run_id=run.run_id)
+        await report(to, verdict(PAYMENTS, "FAIL", 2, reasons=["amounts doubled"]))
+        with pytest.raises(ArterialError, match=r"SUSPENDED .*amounts doubled") as caught:
+            await register(to, "2", run_id=run.run_id)
+        assert caught.value.reason is Reason.CONFLICT
+        assert (await register(to, "1", run_id=run.run_id)) == first and await stages(to) == [("1", LIVE)]
+        with pytest.raises(ArterialError) as caught:
+            await register(to, "2", run_id="run-0")
+        assert caught.value.reason is Reason.NOT_FOUND
 
 
 async def test_serving_processes_get_the_live_version_from_their_desired_state(plane: ControlPlane, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import model_service_pb2 as pb
 from chassis.errors import ArterialError, Reason
+from services.controlplane.jobs.runs import RunState, number_of
 from services.controlplane.models import promotion
 from services.controlplane.models.promotion import Comparison, Stage, Standing, Version
 from services.controlplane.resources import store
-from services.controlplane.tables import DATABASE_TIME, MODEL_VERSIONS
+from services.controlplane.tables import DATABASE_TIME, MODEL_VERSIONS, RUNS
 
 # Versions that passed and are looked at, newest first: only a rollback deeper than this would miss any.
 CONSIDERED = 100
@@ -42,7 +43,11 @@ class ModelStore:
         self._engine = engine
 
     async def register(self, registered: pb.ModelVersion) -> Stored:
-        """Registers a version and judges it. Raises NOT_FOUND (model), REFUSED if the version is there with another artefact."""
+        """Registers a version and judges it.
+
+        Raises:
+            ArterialError: NOT_FOUND (model, run), REFUSED if the version is there with another artefact, CONFLICT if its run was stopped.
+        """
         name = registered.version
         async with self._engine.begin() as connection:
             await store.lock(connection)
@@ -52,6 +57,7 @@ class ModelStore:
                 if known.registered.sha256 != registered.sha256:
                     raise ArterialError(Reason.REFUSED, f"version {name} of {registered.model} is registered with another artefact")
                 return known
+            await _refuse_stopped(connection, registered.run_id)
             body = registered.SerializeToString(deterministic=True)
             values = {"model": registered.model, "version": name, "body": body, "reasons": []}
             standing = {"standing": str(Standing.SHADOW), "stage": str(Stage.SHADOW)}
@@ -118,6 +124,19 @@ class ModelStore:
             await store.find(connection, "Model", model)
             rows = (await connection.execute(query.order_by(MODEL_VERSIONS.c.version.desc()).limit(limit))).all()
         return [_stored(row) for row in rows]
+
+
+async def _refuse_stopped(connection: AsyncConnection, run_id: str) -> None:
+    """Raises CONFLICT if the run that trained a version was stopped, because of what it read, before its worker heard of it."""
+    if not run_id:
+        return
+    query = sa.select(RUNS.c.state, RUNS.c.reasons).where(RUNS.c.number == number_of(run_id)).with_for_update(read=True)
+    run = (await connection.execute(query)).first()
+    if run is None:
+        raise ArterialError(Reason.NOT_FOUND, f"run {run_id} does not exist")
+    if run.state != RunState.RUNNING:
+        why = f" ({'; '.join(run.reasons)})" if run.reasons else ""
+        raise ArterialError(Reason.CONFLICT, f"{run_id} is {run.state}{why}: what it trained is not taken")
 
 
 async def _change(connection: AsyncConnection, resource: resource_pb2.Resource, change: Change, why: str) -> str:
