@@ -80,25 +80,25 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     watching, election = Watching(changes, context, notifications=config.notifications), Election(engine, "scheduler")
     scheduler = Scheduler(store, ScheduleStore(engine), election)
     marking = PartitionWatching(partitions, context)
-    async with emitting(config, context) as lineage:
-        loops = (
-            watching.poll(),
-            marking.poll(),
-            reconciling.run(store, models, runs, partitions, context),
-            telling.run(changes, lineage, context),
-            StatusStore(engine).forget(context),
-            SloStore(engine).run(context),
-            RolloutStore(engine).run(Terms(config.rollout_soak_seconds, config.rollout_timeout_seconds), context),
-            election.run(context),
-            scheduler.run(context),
-        )
-        background = [asyncio.create_task(loop) for loop in loops]
-        try:
+    try:
+        async with emitting(config, context) as lineage, asyncio.TaskGroup() as group:
+            loops = (
+                watching.poll(),
+                marking.poll(),
+                reconciling.run(store, models, runs, partitions, context),
+                telling.run(changes, lineage, context),
+                StatusStore(engine).forget(context),
+                SloStore(engine).run(context),
+                RolloutStore(engine).run(Terms(config.rollout_soak_seconds, config.rollout_timeout_seconds), context),
+                election.run(context),
+                scheduler.run(context),
+            )
+            for loop in loops:
+                group.create_task(loop)
             async with rest.serving(config.registry, registry):
                 await serve_rpc(config.rpc, _register(engine, store, applying, watching, marking, registry=registry), context)
-        finally:
-            await asyncio.gather(*background)
-            await engine.dispose()
+    finally:
+        await engine.dispose()
 
 
 def _register(

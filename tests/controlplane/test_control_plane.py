@@ -1,12 +1,14 @@
 """Plan, apply, watch and schemas over the wire; the data plane's last good state."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from google.protobuf import descriptor_pb2
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
@@ -14,13 +16,16 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as grpc_
 from arterial.api.controlplane.v1 import resource_pb2, schema_registry_service_pb2, schema_registry_service_pb2_grpc
 from arterial.api.events.v1.trip_event_pb2 import TripEvent
 from arterial.api.types.v1 import page_pb2
-from chassis import desired, resourcefiles, testing
-from chassis.config import ServiceConfig
+from chassis import desired, resourcefiles, sql, testing
+from chassis.config import RpcConfig, ServiceConfig, SqlConfig
 from chassis.desired import DesiredFeed
 from chassis.errors import ArterialError, Reason
 from chassis.rpc.client import channel
 from chassis.testing import eventually
 from chassis.wire import descriptor_set
+from deploy.local.child import free_port
+from services.controlplane.config import ControlPlaneConfig, RegistryConfig
+from services.controlplane.resources.store import CHANGES, RESOURCES
 from tests.controlplane.conftest import SEED, ControlPlane
 
 # The generated stubs are typed for the synchronous runtime.
@@ -44,6 +49,30 @@ async def found(stub: Stub, kind: str, name: str) -> resource_pb2.Resource:
 def seeds() -> list[resource_pb2.Resource]:
     """The seed resources."""
     return resourcefiles.read([SEED])
+
+
+@pytest.mark.parametrize("what", ["port", "loop"])
+async def test_a_process_that_cannot_do_all_of_its_work_ends(database_url: str, tmp_path: Path, what: str) -> None:
+    """Whether a port is another's, or one of its loops fails: else leases would never run out, and nobody would know."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        registry = RegistryConfig(port=taken.getsockname()[1]) if what == "port" else None
+        config = ControlPlaneConfig(state_dir=tmp_path, sql=SqlConfig(url=database_url), rpc=RpcConfig(port=free_port()), registry=registry)
+        plane = ControlPlane(config)
+        await plane.start()
+        assert plane.task is not None
+        if what == "loop":
+            async with connected(plane):
+                engine = sql.engine(config.sql)
+                async with engine.begin() as connection:
+                    await connection.execute(sa.insert(RESOURCES).values(kind="Model", name="torn", version=1, body=b"\xff"))
+                    await connection.execute(sa.insert(CHANGES).values(kind="Model", name="torn", version=1, actor="", message=""))
+                await engine.dispose()
+        await asyncio.wait({plane.task}, timeout=20)
+        assert plane.task.done()
+        with pytest.raises(ExceptionGroup):
+            await plane.task
 
 
 async def test_applying_what_is_so_already_changes_nothing(plane: ControlPlane) -> None:

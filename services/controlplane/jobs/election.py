@@ -33,19 +33,21 @@ class Election:
     async def run(self, context: Context) -> None:
         """Holds one connection of the engine; it is closed at the end, so that another replica leads at once."""
         connection: AsyncConnection | None = None
-        while not context.stopping.is_set():
-            try:
-                connection = connection or await self._connected()
-                self._now(await self._asked(connection))
-            except (OSError, SQLAlchemyError) as error:
-                _log.warning("election: store away", office=self._office, error=repr(error))
-                self._now(False)
-                await _closed(connection)
-                connection = None
-            with suppress(TimeoutError):
-                await asyncio.wait_for(context.stopping.wait(), INTERVAL_SECONDS)
-        self._now(False)
-        await _closed(connection)
+        try:
+            while not context.stopping.is_set():
+                try:
+                    connection = connection or await self._connected()
+                    self._now(await self._asked(connection))
+                except (OSError, SQLAlchemyError) as error:
+                    _log.warning("election: store away", office=self._office, error=repr(error))
+                    self._now(False)
+                    await _closed(connection)
+                    connection = None
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(context.stopping.wait(), INTERVAL_SECONDS)
+        finally:
+            self._now(False)
+            await _closed(connection)
 
     async def _connected(self) -> AsyncConnection:
         connection = await self._engine.connect()
