@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -179,9 +180,8 @@ class Held:
             await _pause(self._context, HEARTBEAT_SECONDS)
             self._check()
             lines = self.lines.take()
-            request = job_service_pb2.KeepRunRequest(run_id=self.run.run_id, lease=self._lease, log=lines)
             try:
-                reply = await self._jobs.KeepRun(request, timeout=CALL_SECONDS)
+                reply = await self._jobs.KeepRun(self._keep_request(lines), timeout=CALL_SECONDS)
             except ArterialError as error:
                 self.lines.put_back(lines)
                 _given_up(error)
@@ -203,14 +203,20 @@ class Held:
 
     async def finish(self, succeeded: bool, *, reason: str = "", outputs: Mapping[str, str] | None = None) -> None:
         """Ends the attempt. One whose lease is gone is not counted: whoever took the run over ends it."""
-        request = job_service_pb2.FinishRunRequest(
-            run_id=self.run.run_id, lease=self._lease, succeeded=succeeded, reason=reason[:4096], outputs=outputs, log=self.lines.take()
-        )
         try:
+            while len(self.lines.waiting) >= MAX_LINES:
+                keep = partial(self._jobs.KeepRun, self._keep_request(self.lines.take()), timeout=CALL_SECONDS)
+                await self.insist(keep)
+            request = job_service_pb2.FinishRunRequest(
+                run_id=self.run.run_id, lease=self._lease, succeeded=succeeded, reason=reason[:4096], outputs=outputs, log=self.lines.take()
+            )
             await self.insist(lambda: self._jobs.FinishRun(request, timeout=CALL_SECONDS))
             _log.info("run finished", run_id=self.run.run_id, succeeded=succeeded)
         except (ArterialError, Stopped) as error:
             _log.warning("run could not be finished", run_id=self.run.run_id, error=str(error))
+
+    def _keep_request(self, lines: list[str]) -> job_service_pb2.KeepRunRequest:
+        return job_service_pb2.KeepRunRequest(run_id=self.run.run_id, lease=self._lease, log=lines)
 
     def _check(self) -> None:
         if self._context.stopping.is_set():

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
@@ -115,7 +115,7 @@ async def run_attempt(task: Task, log: Callable[[str], None]) -> dict[str, Any]:
             # One that ended before it read says so by its status.
             await process.stdin.drain()
         error = ""
-        async for line in process.stdout:
+        async for line in _lines(process.stdout):
             message = _message(line)
             if "result" in message:
                 return dict(message["result"])
@@ -131,6 +131,18 @@ async def run_attempt(task: Task, log: Callable[[str], None]) -> dict[str, Any]:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+async def _lines(printed: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Lines as they come; what is longer than the reader's limit, such as a bar of progress that never ends its line, is left out."""
+    while True:
+        try:
+            line = await printed.readline()
+        except ValueError:
+            line = b"(a line that was too long was left out)"
+        if not line:
+            return
+        yield line
 
 
 def _message(line: bytes) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from chassis.learning import training
 from chassis.learning.artefact import Artefacts
 from chassis.learning.training import WorkConfig
 from chassis.testing import eventually
+from cli.connect import paged
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import PAYMENTS, TRIPS, Stubs, create, get, model, report, stubs, verdict
 
@@ -76,7 +77,8 @@ async def _state(to: Stubs, run_id: str, *states: pb.RunState.ValueType) -> pb.R
 
 
 async def _log(to: Stubs, run_id: str) -> list[str]:
-    return [line.text for line in (await to.jobs.ListRunLog(pb.ListRunLogRequest(run_id=run_id))).lines]
+    lines = await paged(lambda page: to.jobs.ListRunLog(pb.ListRunLogRequest(run_id=run_id, page=page)), "lines")
+    return [line.text for line in lines]
 
 
 async def test_a_run_becomes_a_live_version_that_loads(to: Stubs, shared_plane: ControlPlane, tmp_path: Path) -> None:
@@ -89,6 +91,16 @@ async def test_a_run_becomes_a_live_version_that_loads(to: Stubs, shared_plane: 
     assert (version.version, dict(version.metrics), version.run_id) == (run.outputs["version"], {"mae": 50.0}, run_id)
     assert Artefacts(config.models).load(version.path, version.sha256).files == {"number": b"1"}
     assert {"fitting", "printed by a library"} <= set(await _log(to, run_id))
+
+
+async def test_all_that_an_attempt_says_is_in_the_log_but_a_line_without_end(to: Stubs, shared_plane: ControlPlane, tmp_path: Path) -> None:
+    """Also what it says last, and at once."""
+    run_id = (await create(to, "pricing-train", to.model)).run.run_id
+    async with worker(to, shared_plane, tmp_path, "talkative"):
+        assert (await _state(to, run_id, *ENDED)).state == pb.RUN_STATE_SUCCEEDED
+    log = await _log(to, run_id)
+    assert [line for line in log if line.startswith("line ")] == [f"line {number}" for number in range(2500)]
+    assert "(a line that was too long was left out)" in log
 
 
 async def test_a_version_that_its_gate_refuses_is_a_run_that_succeeded(to: Stubs, shared_plane: ControlPlane, tmp_path: Path) -> None:

@@ -16,6 +16,14 @@ async def good(task: Task, log: Log) -> Candidate:
     return Candidate({"number": b"1"}, ("distance_m",), {"mae": 50.0}, {})
 
 
+async def talkative(task: Task, log: Log) -> Candidate:
+    """Prints more than one call takes, and a line without an end."""
+    print("x" * 2**21)
+    for number in range(2500):
+        log(f"line {number}")
+    return await good(task, log)
+
+
 async def bad_gate(task: Task, log: Log) -> Candidate:
     """A version that its gate refuses."""
     return Candidate({"number": b"1"}, (), {"mae": 500.0}, {})
