@@ -34,6 +34,7 @@ async def run(store: ResourceStore, models: ModelStore, runs: RunStore, partitio
                 seen, swept_at = version, now
             await runs.expire()
             await partitions.follow_runs()
+            await partitions.forget_dropped()
         except (OSError, SQLAlchemyError) as error:
             _log.warning("store away", error=repr(error))
         with suppress(TimeoutError):

@@ -79,14 +79,13 @@ def test_a_circle_is_refused_wherever_it_closes() -> None:
 
 @pytest.mark.parametrize(("name", "why"), [("trips", "curated/trips"), ("scooters", "Topic/scooters"), ("a/b", "without /")])
 def test_a_name_that_is_taken_is_refused(name: str, why: str) -> None:
-    """Of the built-in table, of a topic's curated table, and what is no name of one table."""
-    topic = other("Topic", "scooters", message="arterial.api.events.v1.TripEvent", keyField="city_id", curated=True)
+    """Of the built-in table, of a topic, and what is no name of one table."""
+    topic = other("Topic", "scooters", message="arterial.api.events.v1.TripEvent", keyField="city_id")
     (found,) = refused(table(name=name), existing=[topic])
     assert found[0] == "resources[0].metadata.name" and why in found[1]
 
 
 def test_a_topic_cannot_take_the_name_of_a_table() -> None:
-    """Only if it has a curated table itself."""
-    spec = {"message": "arterial.api.events.v1.TripEvent", "keyField": "city_id"}
-    assert refused(other("Topic", "rides", **spec, curated=True), existing=[table()])[0][0] == "resources[0].spec.curated"
-    assert refused(other("Topic", "rides", **spec), existing=[table()]) == []
+    """Its removal would drop that, whether or not it has a curated table itself."""
+    topic = other("Topic", "rides", message="arterial.api.events.v1.TripEvent", keyField="city_id")
+    assert refused(topic, existing=[table()])[0][0] == "resources[0].metadata.name"

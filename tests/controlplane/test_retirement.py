@@ -22,6 +22,8 @@ from chassis.jobs import RETIRE_RECORDS, RETIRE_STATISTICS, RETIRE_TABLES
 from chassis.resources import Key
 from chassis.retiring import retire
 from chassis.testing import eventually
+from services.controlplane.jobs.run_store import RunStore
+from services.controlplane.jobs.runs import Outcome
 from tests.controlplane.conftest import ControlPlane
 from tests.controlplane.stubs import Stubs, create, get, report, schedule, stubs, take, verdict
 
@@ -119,8 +121,67 @@ async def test_what_is_declared_again_keeps_its_data(shared_plane: ControlPlane)
         with pytest.raises(ArterialError, match=taken.run.run_id) as caught:
             await apply(to, topic(name))
         assert caught.value.reason is Reason.CONFLICT
-        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=taken.run.run_id, lease=taken.lease, succeeded=True))
+        failed = jobs.FinishRunRequest(run_id=taken.run.run_id, lease=taken.lease, reason="away")
+        await to.jobs.FinishRun(failed)
         await apply(to, topic(name))
+
+
+async def test_what_was_dropped_in_part_is_dropped_whole_before_it_begins_anew(shared_plane: ControlPlane) -> None:
+    """Tables beside new records would hold progress in records that are gone; what another cell has is another matter."""
+    name = f"part_{uuid.uuid4().hex[:8]}"
+    async with stubs(shared_plane) as to:
+        await apply(to, topic(name), named("Cell", to.cell, cell=specs_pb2.CellSpec(region="there")))
+        found = [each for each in await delete(to, "Topic", name) if each.cell == to.cell]
+        await make_due(shared_plane, found)
+        taken = await take(to, RETIRE_RECORDS)
+        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=taken.run.run_id, lease=taken.lease, succeeded=True))
+        left = next(each for each in found if each.drops == "tables")
+        with pytest.raises(ArterialError, match=f"being dropped in cell {to.cell} by {left.run_id}") as caught:
+            await apply(to, topic(name))
+        assert caught.value.reason is Reason.CONFLICT
+        for kind in (RETIRE_TABLES, RETIRE_STATISTICS):
+            taken = await take(to, kind)
+            await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=taken.run.run_id, lease=taken.lease, succeeded=True))
+        await apply(to, topic(name))
+
+
+async def test_a_table_that_is_to_be_dropped_is_no_other_resources(shared_plane: ControlPlane) -> None:
+    """Else the run would drop what is declared; nor do a topic and a curated table have one name at a time."""
+    name = f"same_{uuid.uuid4().hex[:8]}"
+    sql_text = "SELECT trip_id, event_time FROM `lake/curated/trips`"
+    table = named("CuratedTable", name, curated_table=specs_pb2.CuratedTableSpec(sql=sql_text, keys=["trip_id"], time_column="event_time"))
+    async with stubs(shared_plane) as to:
+        for first, second in ((table, topic(name)), (topic(name), table)):
+            with pytest.raises(ArterialError, match=f"curated/{name}") as caught:
+                await apply(to, first, second)
+            assert caught.value.reason is Reason.INVALID_REQUEST
+            await apply(to, first)
+            found = await delete(to, first.kind, name)
+            with pytest.raises(ArterialError, match=f"lake/curated/{name} of the former {first.kind}/{name}") as caught:
+                await apply(to, second)
+            assert caught.value.reason is Reason.CONFLICT
+            for each in found:
+                await to.jobs.CancelRun(jobs.CancelRunRequest(run_id=each.run_id, reason="test"))
+
+
+async def test_partitions_are_forgotten_also_if_the_control_plane_ends_between(shared_plane: ControlPlane) -> None:
+    """The run has succeeded, and nobody repeats the call."""
+    name, day = f"torn_{uuid.uuid4().hex[:8]}", "2026-11-20"
+    async with stubs(shared_plane) as to:
+        await apply(to, topic(name), named("Cell", to.cell, cell=specs_pb2.CellSpec(region="there")))
+        await report(to, verdict(f"lake/raw/{name}", "PASS", 500, day))
+        await make_due(shared_plane, [each for each in await delete(to, "Topic", name) if each.cell == to.cell])
+        taken = await take(to, RETIRE_TABLES)
+        engine = sql.engine(shared_plane.config.sql)
+        await RunStore(engine).finish(taken.run.run_id, taken.lease, Outcome(True), ())
+        await engine.dispose()
+
+        async def forgotten() -> bool:
+            wanted = partitions.GetPartitionRequest(cell=to.cell, dataset=f"lake/raw/{name}", partition_date=day)
+            return bool((await to.partitions.GetPartition(wanted)).partition.state == partitions.PARTITION_STATE_PENDING)
+
+        await eventually(forgotten, "the partition is pending again")
+        assert await report(to, verdict(f"lake/raw/{name}", "PASS", 0, day)) == 1
 
 
 async def test_partitions_of_dropped_tables_are_pending_again(shared_plane: ControlPlane) -> None:

@@ -11,7 +11,6 @@ from arterial.api.types.v1 import page_pb2
 from chassis.errors import ArterialError, Reason, Violation
 from chassis.jobs import RETIRE_TABLES
 from chassis.paging import keyed_page
-from chassis.resources import key_told
 from services.controlplane.jobs import gate
 from services.controlplane.jobs.conversion import capacity, day, inputs, line_message, run_message, state_name, stored, terms
 from services.controlplane.jobs.run_store import RunFilter, RunRequest, RunStore
@@ -90,8 +89,7 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
         outcome = Outcome(request.succeeded, stored(request.reason), outputs)
         run = await self._runs.finish(request.run_id, request.lease, outcome, [stored(line) for line in request.log])
         if run.kind == RETIRE_TABLES and run.state is RunState.SUCCEEDED:
-            # Not of one transaction: the worker repeats a call that was not answered.
-            await self._partitions.forget(run.cell, retention.makes(key_told(run.subject)))
+            await self._partitions.forget_dropped()
         return pb.FinishRunResponse(run=run_message(run))
 
     async def _wanted(self, request: pb.CreateRunRequest, prefix: str = "") -> RunRequest:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason
+from chassis.jobs import RETIRE_TABLES
 from chassis.resources import Key, key_of, key_told
 from services.controlplane.jobs import runs
 from services.controlplane.jobs.rows import add, run_of, save
@@ -49,16 +50,30 @@ async def withdraw(connection: AsyncConnection, declared: Collection[Key], now: 
     """Cancels what was to drop the data of resources that are declared again.
 
     Raises:
-        ArterialError: CONFLICT while one of them is being done.
+        ArterialError: CONFLICT while that is being done, or where the table of another resource is still to be dropped.
     """
     subjects = ["/".join(key) for key in declared if retention.makes(key)]
-    query = sa.select(RUNS).where(OPEN, RUNS.c.kind.in_(retention.DROPS), RUNS.c.subject.in_(subjects)).order_by(RUNS.c.number)
-    for row in (await connection.execute(query.with_for_update())).all() if subjects else ():
+    others = [f"{other}/{name}" for kind, name in declared for other in retention.WITH_CURATED - {kind} if kind in retention.WITH_CURATED]
+    dropping = sa.select(RUNS).where(RUNS.c.kind.in_(retention.DROPS), RUNS.c.subject.in_([*subjects, *others])).order_by(RUNS.c.number)
+    for row in (await connection.execute(dropping.where(OPEN).with_for_update())).all() if subjects else ():
         run = run_of(row)
-        if run.state is RunState.RUNNING:
+        if run.subject in others:
+            if run.kind != RETIRE_TABLES:
+                continue
+            what = f"lake/curated/{key_told(run.subject)[1]} of the former {run.subject}"
+            why = f"{what} is to be dropped in cell {run.cell} by {run.run_id} on {run.due_at.date()}: choose another name until then"
+            raise ArterialError(Reason.CONFLICT, why)
+        if run.state is RunState.RUNNING or await _some_are_gone(connection, run):
             why = f"data of the former {run.subject} are being dropped in cell {run.cell} by {run.run_id}: apply again once it has ended"
             raise ArterialError(Reason.CONFLICT, why)
         await save(connection, run, runs.cancelled(run, f"{run.subject} is declared again", now))
+
+
+async def _some_are_gone(connection: AsyncConnection, run: Run) -> bool:
+    """True if another run of the same removal has dropped its part: what is left would be wrong beside what begins anew."""
+    same = (RUNS.c.subject == run.subject, RUNS.c.cell == run.cell, RUNS.c.created_at == run.created_at, RUNS.c.kind.in_(retention.DROPS))
+    query = sa.select(RUNS.c.number).where(*same, RUNS.c.state == str(RunState.SUCCEEDED)).limit(1)
+    return await connection.scalar(query) is not None
 
 
 def told(run: Run) -> pb.Retirement:

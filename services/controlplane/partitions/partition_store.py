@@ -9,14 +9,19 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.errors import ArterialError, Reason
+from chassis.jobs import RETIRE_TABLES
+from chassis.resources import key_told
 from services.controlplane.jobs import gating
 from services.controlplane.jobs.rows import partition_of
+from services.controlplane.jobs.runs import RunState
 from services.controlplane.jobs.taking import BATCH
 from services.controlplane.partitions import evidence, partitions
 from services.controlplane.partitions.partitions import Judged, Override, Partition, PartitionKey, PartitionState
+from services.controlplane.resources import retention
 from services.controlplane.tables import PARTITION_CELLS, PARTITION_OVERRIDES, PARTITION_VERDICTS, PARTITIONS, RUNS, now_of
 
 _UNTOLD = sa.text("produces <> '{}' AND told_state <> state")
+_DROPPED = RUNS.c.kind == RETIRE_TABLES, RUNS.c.state == str(RunState.SUCCEEDED), RUNS.c.told_state != RUNS.c.state
 
 
 @dataclass(frozen=True)
@@ -86,18 +91,16 @@ class PartitionStore:
                 raise ArterialError(Reason.NOT_FOUND, f"{key.dataset} {key.day} of cell {cell} is not overridden")
             return (await evidence.settle(connection, cell, [key], revision))[key]
 
-    async def forget(self, cell: str, datasets: Sequence[str]) -> None:
-        """Takes back all that was said of datasets whose rows were dropped: their partitions are pending again, and overrides end."""
-        verdicts, overrides = PARTITION_VERDICTS.c, PARTITION_OVERRIDES.c
-        async with self._engine.begin() as connection:
-            revision = await gating.hold(connection, cell)
-            marked = sa.select(PARTITIONS.c.dataset, PARTITIONS.c.partition_date)
-            rows = (await connection.execute(marked.where(PARTITIONS.c.cell == cell, PARTITIONS.c.dataset.in_(datasets)))).all()
-            await connection.execute(sa.delete(PARTITION_VERDICTS).where(verdicts.cell == cell, verdicts.dataset.in_(datasets)))
-            held = (overrides.cell == cell, overrides.dataset.in_(datasets), overrides.withdrawn_at.is_(None))
-            ended = {"withdrawn_at": await now_of(connection), "withdrawn_by": "", "withdrawn_because": "its rows were dropped"}
-            await connection.execute(sa.update(PARTITION_OVERRIDES).where(*held).values(ended))
-            await evidence.settle(connection, cell, {PartitionKey(row.dataset, row.partition_date) for row in rows}, revision)
+    async def forget_dropped(self) -> None:
+        """Takes back all that was said of datasets whose rows a run has dropped: their partitions are pending again, and overrides end."""
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(sa.select(RUNS.c.number, RUNS.c.cell, RUNS.c.subject).where(*_DROPPED))).all()
+        for row in rows:
+            async with self._engine.begin() as connection:
+                revision = await gating.hold(connection, row.cell)
+                told = sa.update(RUNS).where(RUNS.c.number == row.number, *_DROPPED).values(told_state=RUNS.c.state)
+                if (await connection.execute(told)).rowcount:
+                    await _forget(connection, row.cell, retention.makes(key_told(row.subject)), revision)
 
     async def reconsider(self, datasets: Collection[str]) -> None:
         """Marks what follows for the partitions of datasets that are declared otherwise than they were."""
@@ -177,6 +180,17 @@ class PartitionStore:
         found = [partition_of(row) for row in rows]
         seen = found[-1].revision if found else after
         return found, seen if len(found) == limit else max(seen, last)
+
+
+async def _forget(connection: AsyncConnection, cell: str, datasets: Sequence[str], revision: int) -> None:
+    verdicts, overrides = PARTITION_VERDICTS.c, PARTITION_OVERRIDES.c
+    marked = sa.select(PARTITIONS.c.dataset, PARTITIONS.c.partition_date)
+    rows = (await connection.execute(marked.where(PARTITIONS.c.cell == cell, PARTITIONS.c.dataset.in_(datasets)))).all()
+    await connection.execute(sa.delete(PARTITION_VERDICTS).where(verdicts.cell == cell, verdicts.dataset.in_(datasets)))
+    held = (overrides.cell == cell, overrides.dataset.in_(datasets), overrides.withdrawn_at.is_(None))
+    ended = {"withdrawn_at": await now_of(connection), "withdrawn_by": "", "withdrawn_because": "its rows were dropped"}
+    await connection.execute(sa.update(PARTITION_OVERRIDES).where(*held).values(ended))
+    await evidence.settle(connection, cell, {PartitionKey(row.dataset, row.partition_date) for row in rows}, revision)
 
 
 async def _withdraw(connection: AsyncConnection, cell: str, key: PartitionKey, why: tuple[str, str]) -> bool:

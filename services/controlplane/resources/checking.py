@@ -65,8 +65,8 @@ def _schema(resource: resource_pb2.Resource, _wanted: Existing) -> Told:
 
 def _topic(resource: resource_pb2.Resource, wanted: Existing) -> Told:
     topic = resource.topic
-    if topic.curated and (why := collides(resource.metadata.name, wanted)):
-        yield "spec.curated", why
+    if why := collides(resource.metadata.name, wanted):
+        yield "metadata.name", why
     if topic.schema and topic.message:
         yield "spec.message", "is for built-in contracts; the declared schema says it"
     elif not topic.schema and topic.message not in BUILTIN_IDS:

@@ -46,18 +46,17 @@ def curated_table(resource: resource_pb2.Resource, wanted: Existing) -> Told:
 
 
 def collides(name: str, wanted: Existing) -> str:
-    """Why a topic of that name cannot have a curated table; empty if it can."""
+    """Why there can be no topic of that name; empty if there can: its removal drops the curated table of its name, also a former one."""
     return f"CuratedTable/{name} makes the table curated/{name}" if ("CuratedTable", name) in wanted else ""
 
 
 def _name(name: str, wanted: Existing) -> Told:
-    topic = wanted.get(("Topic", name))
     if "/" in name or ".." in name:
         yield "metadata.name", "must be the name of one table: without / and .."
     elif name == TRIPS:
         yield "metadata.name", "the table curated/trips is made of the trip events"
-    elif topic is not None and topic.topic.curated:
-        yield "metadata.name", f"Topic/{name} makes the table curated/{name}"
+    elif ("Topic", name) in wanted:
+        yield "metadata.name", f"the table curated/{name} is that of Topic/{name}"
 
 
 def _columns(resource: resource_pb2.Resource, columns: tuple[str, ...]) -> Told:

@@ -12,6 +12,8 @@ from services.controlplane.resources.tiers import promise
 
 # What each kind of run drops. Only a removal makes them.
 DROPS: Mapping[str, str] = {RETIRE_RECORDS: "records", RETIRE_TABLES: "tables", RETIRE_STATISTICS: "statistics"}
+# Kinds whose resources have a table of the curated zone by their name.
+WITH_CURATED = frozenset({"CuratedTable", "Topic"})
 RESERVED = "such runs drop data: only the removal of what made them asks for one"
 # Of tables that no Dataset ever described.
 _UNDESCRIBED_TIER = 3
