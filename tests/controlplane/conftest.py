@@ -81,5 +81,5 @@ async def shared_plane(postgres_port: int, tmp_path_factory: pytest.TempPathFact
 async def terminal(shared_plane: ControlPlane, tmp_path: Path, capsys: "pytest.CaptureFixture[str]") -> Terminal:
     """A terminal whose stack is the shared control plane, once that answers."""
     async with channel(shared_plane.address) as connection:
-        await asyncio.wait_for(connection.channel_ready(), 20)
+        await asyncio.wait_for(connection.channel_ready(), 60)
     return Terminal({"controlplane": shared_plane.address}, tmp_path, capsys)

@@ -52,5 +52,5 @@ async def rest(plane: ControlPlane) -> AsyncIterator[Rest]:
 async def grpc(plane: ControlPlane) -> AsyncIterator[Any]:
     """A stub, once the server answers."""
     async with channel(plane.address) as connection:
-        await asyncio.wait_for(connection.channel_ready(), 20)
+        await asyncio.wait_for(connection.channel_ready(), 60)
         yield grpc_stubs.SchemaRegistryServiceStub(connection)

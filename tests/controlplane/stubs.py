@@ -44,7 +44,7 @@ class Stubs:
 async def stubs(plane: ControlPlane, name: str = "") -> AsyncIterator[Stubs]:
     """Stubs, once the server answers."""
     async with channel(plane.address) as connection:
-        await asyncio.wait_for(connection.channel_ready(), 20)
+        await asyncio.wait_for(connection.channel_ready(), 60)
         yield Stubs(
             name or uuid.uuid4().hex[:8],
             control_plane_service_pb2_grpc.ControlPlaneServiceStub(connection),

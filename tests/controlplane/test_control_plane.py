@@ -36,7 +36,7 @@ Stub = Any
 async def connected(plane: ControlPlane) -> AsyncIterator[Stub]:
     """A stub, once the server answers."""
     async with channel(plane.address) as connection:
-        await asyncio.wait_for(connection.channel_ready(), 20)
+        await asyncio.wait_for(connection.channel_ready(), 60)
         yield grpc_stubs.ControlPlaneServiceStub(connection)
 
 

@@ -189,7 +189,7 @@ class Quality:
     async def serving(self) -> AsyncIterator["dqm_service_pb2_grpc.DqmServiceAsyncStub"]:
         """The RPCs, served to the test."""
         async with testing.running(serve, self.config), channel(f"{LOOPBACK}:{self.rpc_port}", attempts=5) as connection:
-            await asyncio.wait_for(connection.channel_ready(), 30)
+            await asyncio.wait_for(connection.channel_ready(), 60)
             yield dqm_service_pb2_grpc.DqmServiceStub(connection)
 
 
