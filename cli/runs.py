@@ -1,4 +1,4 @@
-"""`arterial runs`: runs of jobs: list, show, log, cancel, start."""
+"""`arterial runs`: runs of jobs: list, show, log, cancel, retry, start."""
 
 import argparse
 from typing import Any
@@ -10,6 +10,7 @@ from arterial.api.controlplane.v1alpha1 import job_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import job_service_pb2_grpc
 from chassis.errors import ArterialError, Reason
 from cli.connect import paged, show, table, to_service
+from cli.resources import actor
 
 STATES = ("PENDING", "SUSPENDED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
 BACKFILL_SECONDS = 60.0
@@ -17,7 +18,7 @@ BACKFILL_SECONDS = 60.0
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands."""
-    runs = commands.add_parser("runs", help="runs of jobs: list, show, log, cancel, start")
+    runs = commands.add_parser("runs", help="runs of jobs: list, show, log, cancel, retry, start")
     runs.set_defaults(run=run_list, kind="", subject="", state="", schedule="", limit=50)
     actions = runs.add_subparsers(dest="action")
     listing = actions.add_parser("list", help="runs, newest first")
@@ -31,10 +32,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         action = actions.add_parser(name, help=words)
         action.add_argument("run_id", metavar="ID")
         action.set_defaults(run=function)
-    cancel = actions.add_parser("cancel", help="end a run that has not ended")
-    cancel.add_argument("run_id", metavar="ID")
-    cancel.add_argument("--reason", required=True, help="why, for the record")
-    cancel.set_defaults(run=run_cancel)
+    for name, function, words in (
+        ("cancel", run_cancel, "end a run that has not ended"),
+        ("retry", run_retry, "do a run again that failed for good or was cancelled"),
+    ):
+        action = actions.add_parser(name, help=words)
+        action.add_argument("run_id", metavar="ID")
+        action.add_argument("--reason", required=True, help="why, for the record")
+        action.set_defaults(run=function)
     _register_start(actions.add_parser("start", help="ask for a run, or for one of each date of a range"))
 
 
@@ -106,6 +111,15 @@ async def run_cancel(arguments: argparse.Namespace) -> int:
     async with to_service(arguments, "controlplane") as channel:
         stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
         _show(arguments, (await stub.CancelRun(pb.CancelRunRequest(run_id=arguments.run_id, reason=arguments.reason))).run)
+    return 0
+
+
+async def run_retry(arguments: argparse.Namespace) -> int:
+    """Does a run again."""
+    async with to_service(arguments, "controlplane") as channel:
+        stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
+        request = pb.RetryRunRequest(run_id=arguments.run_id, reason=arguments.reason)
+        _show(arguments, (await stub.RetryRun(request, metadata=actor())).run)
     return 0
 
 

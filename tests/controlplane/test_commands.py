@@ -1,5 +1,7 @@
 """`arterial runs`, `partitions` and `models`, against a running control plane."""
 
+import re
+
 import pytest
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
@@ -25,6 +27,10 @@ async def test_a_run_is_started_watched_and_cancelled_on_the_command_line(termin
         assert run_id in await terminal.text("runs")
         await terminal.text("runs", "cancel", run_id, "--reason", "no need")
         assert "CANCELLED" in (shown := await terminal.text("runs", "show", run_id)) and "cancelled: no need" in shown
+        assert "PENDING" in (shown := await terminal.text("runs", "retry", run_id, "--reason", "needed"))
+        assert re.search(r"retried by .+: needed", shown) and re.search(
+            r"retried by .+: needed", await terminal.text("runs", "log", run_id)
+        )
         with pytest.raises(ArterialError) as caught:
             await terminal.text("runs", "show", "run-0")
     assert caught.value.reason is Reason.NOT_FOUND

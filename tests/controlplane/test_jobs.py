@@ -169,6 +169,65 @@ async def test_asking_again_gives_the_run_that_is_there(shared_plane: ControlPla
         assert (await create(to, "compact", "raw/trips", again=True)).created
 
 
+async def test_a_run_that_ended_badly_can_be_done_again(shared_plane: ControlPlane) -> None:
+    """With all its attempts; whoever had it before has not; not one that succeeded, and not beside one that was asked for since."""
+
+    async def retry(run_id: str) -> pb.Run:
+        request = pb.RetryRunRequest(run_id=run_id, reason="the disk is empty again")
+        run: pb.Run = (await to.jobs.RetryRun(request, metadata=(("arterial-actor", "kim"),))).run
+        return run
+
+    async with stubs(shared_plane) as to:
+        run = (await create(to, "compact", "raw/trips", max_attempts=1)).run
+        assert await retry(run.run_id) == run
+        taken = await take(to, "compact")
+        failed = pb.FinishRunRequest(run_id=run.run_id, lease=taken.lease, reason="disk full", log=["half way"])
+        assert (await to.jobs.FinishRun(failed)).run.state == pb.RUN_STATE_FAILED
+        again = await retry(run.run_id)
+        assert (again.state, list(again.reasons)) == (PENDING, ["retried by kim: the disk is empty again"])
+        taken = await take(to, "compact")
+        assert (taken.run.run_id, taken.run.attempt) == (run.run_id, 2)
+        await to.jobs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, reason="no need"))
+        assert (await retry(run.run_id)).state == PENDING
+        with pytest.raises(ArterialError) as caught:
+            await to.jobs.KeepRun(pb.KeepRunRequest(run_id=run.run_id, lease=taken.lease))
+        assert caught.value.reason is Reason.CONFLICT
+        taken = await take(to, "compact")
+        await to.jobs.FinishRun(pb.FinishRunRequest(run_id=run.run_id, lease=taken.lease, succeeded=True))
+        with pytest.raises(ArterialError, match="has succeeded") as caught:
+            await retry(run.run_id)
+        assert caught.value.reason is Reason.REFUSED
+        log = (await to.jobs.ListRunLog(pb.ListRunLogRequest(run_id=run.run_id))).lines
+        assert [line.text for line in log] == ["half way", *["retried by kim: the disk is empty again"] * 2]
+
+
+async def test_a_run_is_not_done_again_beside_one_that_was_asked_for_since(shared_plane: ControlPlane) -> None:
+    """Also if both are asked for at once."""
+    async with stubs(shared_plane) as to:
+        run = (await create(to, "compact", "raw/trips")).run
+        await to.jobs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, reason="no need"))
+        retry = pb.RetryRunRequest(run_id=run.run_id, reason="needed")
+        asking = [to.jobs.RetryRun(retry), *(create(to, "compact", "raw/trips", again=True) for _ in range(4))]
+        await asyncio.gather(*asking, return_exceptions=True)
+        opened = (await to.jobs.ListRuns(pb.ListRunsRequest(subject="raw/trips", kind="compact"))).runs
+        (only,) = [each for each in opened if each.cell == to.cell and each.state == PENDING]
+        await to.jobs.CancelRun(pb.CancelRunRequest(run_id=only.run_id, reason="no need"))
+        newer = (await create(to, "compact", "raw/trips", again=True)).run
+        with pytest.raises(ArterialError, match=f"{newer.run_id} was asked for since") as caught:
+            await to.jobs.RetryRun(retry)
+        assert caught.value.reason is Reason.REFUSED
+
+
+async def test_a_retried_run_waits_for_its_partitions(shared_plane: ControlPlane) -> None:
+    """As any other."""
+    async with stubs(shared_plane) as to:
+        await declare(to)
+        run = (await create(to, "pricing-train", to.model)).run
+        await to.jobs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, reason="no need"))
+        again = (await to.jobs.RetryRun(pb.RetryRunRequest(run_id=run.run_id, reason="needed"))).run
+        assert again.state == SUSPENDED and TRIPS in again.reasons[0]
+
+
 async def test_a_cancelled_worker_hears_of_it(shared_plane: ControlPlane) -> None:
     """By KeepRun; what it finishes is not counted."""
     async with stubs(shared_plane) as to:

@@ -164,6 +164,29 @@ async def test_a_table_that_is_to_be_dropped_is_no_other_resources(shared_plane:
                 await to.jobs.CancelRun(jobs.CancelRunRequest(run_id=each.run_id, reason="test"))
 
 
+async def test_what_was_kept_can_be_dropped_after_all(shared_plane: ControlPlane) -> None:
+    """When it was due, and not before; not what was declared again, also if it is removed once more: that has another date."""
+    name = f"kept_{uuid.uuid4().hex[:8]}"
+
+    async def retry(run_id: str) -> jobs.Run:
+        run: jobs.Run = (await to.jobs.RetryRun(jobs.RetryRunRequest(run_id=run_id, reason="not needed"))).run
+        return run
+
+    async with stubs(shared_plane) as to:
+        await apply(to, topic(name))
+        (records, *_) = await delete(to, "Topic", name)
+        await to.jobs.CancelRun(jobs.CancelRunRequest(run_id=records.run_id, reason="keep them"))
+        again = await retry(records.run_id)
+        assert (again.state, again.due_at) == (jobs.RUN_STATE_PENDING, records.due_at)
+        await apply(to, topic(name))
+        with pytest.raises(ArterialError, match=f"Topic/{name} is declared") as caught:
+            await retry(records.run_id)
+        assert caught.value.reason is Reason.REFUSED
+        (later, *_) = await delete(to, "Topic", name)
+        with pytest.raises(ArterialError, match=f"{later.run_id} was asked for since"):
+            await retry(records.run_id)
+
+
 async def test_partitions_are_forgotten_also_if_the_control_plane_ends_between(shared_plane: ControlPlane) -> None:
     """The run has succeeded, and nobody repeats the call."""
     name, day = f"torn_{uuid.uuid4().hex[:8]}", "2026-11-20"

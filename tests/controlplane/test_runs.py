@@ -14,7 +14,7 @@ from services.controlplane.jobs.runs import Lease, Outcome, Run, RunState, Terms
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 TAKE_SECONDS = 60
-NAMES = ("take", "keep", "keep_stale", "succeed", "fail", "fail_stale", "close", "open", "expire", "preempt", "cancel", "wait")
+NAMES = ("take", "keep", "keep_stale", "succeed", "fail", "fail_stale", "close", "open", "expire", "preempt", "cancel", "retry", "wait")
 STEPS = st.lists(st.sampled_from(NAMES), max_size=40)
 
 
@@ -36,6 +36,7 @@ def step(run: Run, name: str, now: datetime) -> Run:
         "expire": lambda: runs.expired(run, now),
         "preempt": lambda: runs.preempted(run, replace(fresh(), number=8, terms=Terms(tier=1)), now),
         "cancel": lambda: runs.cancelled(run, "because", now),
+        "retry": lambda: runs.retried(run, "the disk is empty again", now),
         "wait": lambda: run,
     }
     if name == "preempt" and run.state is not RunState.RUNNING:
@@ -45,13 +46,13 @@ def step(run: Run, name: str, now: datetime) -> Run:
     try:
         return steps[name.removesuffix("_stale")]()
     except ArterialError as error:
-        assert error.reason is Reason.CONFLICT
+        assert error.reason is (Reason.REFUSED if name == "retry" else Reason.CONFLICT)
         return run
 
 
 @given(steps=STEPS, max_attempts=st.integers(1, 4))
 def test_no_sequence_of_steps_breaks_the_state_machine(steps: list[str], max_attempts: int) -> None:
-    """Ended is for ever; running means a lease; suspended has reasons; failures stay below max_attempts until it failed."""
+    """Ended is for ever but for a retry; running means a lease; suspended has reasons; failures stay below max_attempts until it failed."""
     run, now = fresh(max_attempts), START
     for name in steps:
         now += timedelta(seconds=700 if name == "wait" else 61 if name == "expire" else 1)
@@ -59,9 +60,10 @@ def test_no_sequence_of_steps_breaks_the_state_machine(steps: list[str], max_att
         assert (run.state is RunState.RUNNING) == (run.lease_expires_at is not None)
         assert run.state is not RunState.SUSPENDED or (run.reasons and run.was_suspended)
         assert run.open == (run.ended_at is None)
-        assert run.attempt >= before.attempt and run.failures >= before.failures and run.was_suspended >= before.was_suspended
+        assert run.attempt >= before.attempt and run.was_suspended >= before.was_suspended
+        assert run.failures >= before.failures or name == "retry"
         assert (run.failures == max_attempts) == (run.state is RunState.FAILED) or run.state is RunState.CANCELLED
-        assert before.open or replace(run, reasons=before.reasons) == before
+        assert before.open or name == "retry" or replace(run, reasons=before.reasons) == before
         assert run.state is not RunState.SUCCEEDED or run.outputs == {"version": "1"}
 
 

@@ -17,6 +17,7 @@ from services.controlplane.jobs.run_store import RunFilter, RunRequest, RunStore
 from services.controlplane.jobs.runs import TRAINING_SUFFIX, Lease, Outcome, RunState
 from services.controlplane.partitions.partition_store import PartitionStore
 from services.controlplane.resources import retention
+from services.controlplane.resources.handler import actor_of
 from services.controlplane.resources.store import ResourceStore
 
 # Ten years: a longer backfill is asked for in parts.
@@ -70,6 +71,11 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
     async def CancelRun(self, request: pb.CancelRunRequest, context: ServicerContext) -> pb.CancelRunResponse:
         """Ends a run."""
         return pb.CancelRunResponse(run=run_message(await self._runs.cancel(request.run_id, stored(request.reason))))
+
+    async def RetryRun(self, request: pb.RetryRunRequest, context: ServicerContext) -> pb.RetryRunResponse:
+        """Does a run again."""
+        run = await self._runs.retry(request.run_id, stored(actor_of(context)), stored(request.reason))
+        return pb.RetryRunResponse(run=run_message(run))
 
     async def TakeRun(self, request: pb.TakeRunRequest, context: ServicerContext) -> pb.TakeRunResponse:
         """The lease is a secret of worker and control plane: no listing shows it."""

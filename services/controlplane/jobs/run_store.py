@@ -10,10 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.errors import ArterialError, Reason
+from chassis.resources import key_told
 from services.controlplane.jobs import gating, runs, taking
 from services.controlplane.jobs.rows import add, run_of, save
 from services.controlplane.jobs.runs import Capacity, Input, Lease, Outcome, Run, RunState, Terms
 from services.controlplane.jobs.taking import BATCH, LOOK, OPEN
+from services.controlplane.resources import retention
+from services.controlplane.resources.store import lock, of_kind
 from services.controlplane.tables import RUN_LOG, RUNS, now_of
 
 # Lines of a run and characters of a line that are kept: a worker that prints in a loop must not fill the database.
@@ -81,8 +84,7 @@ class RunStore:
         one, days = requests[0], [request.partition_date for request in requests]
         same = (RUNS.c.kind == one.kind, RUNS.c.subject == one.subject, RUNS.c.cell == one.cell, RUNS.c.partition_date.in_(days))
         async with self._engine.begin() as connection:
-            name = f"run/{one.kind}/{one.subject}/{one.cell}"
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+            await _one_at_a_time(connection, one)
             order = RUNS.c.partition_date, sa.case((OPEN, 0), else_=1), RUNS.c.number.desc()
             newest = sa.select(RUNS).where(*same).distinct(RUNS.c.partition_date).order_by(*order)
             found = [run_of(row) for row in (await connection.execute(newest)).all()]
@@ -147,6 +149,24 @@ class RunStore:
         """Ends a run that has not ended. Raises NOT_FOUND."""
         return await self._change(run_id, lambda run, now: runs.cancelled(run, reason, now), ())
 
+    async def retry(self, run_id: str, actor: str, reason: str) -> Run:
+        """Does a run that failed or was cancelled again. Raises NOT_FOUND, REFUSED."""
+        asked, why = await self.get(run_id), f"retried by {actor or 'somebody'}: {reason}"
+        async with self._engine.begin() as connection:
+            if asked.kind in retention.DROPS:
+                await _refuse_declared(connection, asked)
+            await _one_at_a_time(connection, asked)
+            await gating.hold(connection, asked.cell)
+            (before,) = await _held(connection, sa.select(RUNS).where(RUNS.c.number == asked.number), skip=False)
+            now = await now_of(connection)
+            after = runs.retried(before, why, now)
+            if after == before:
+                return before
+            await _refuse_older(connection, before)
+            await save(connection, before, after)
+            await _write_log(connection, before, [why], now)
+            return (await gating.asked(connection, [after]))[0]
+
     async def expire(self) -> None:
         """Ends attempts whose lease or time ran out."""
         over = RUNS.c.started_at + sa.func.make_interval(0, 0, 0, 0, 0, 0, RUNS.c.timeout_seconds)
@@ -198,6 +218,31 @@ async def reconsider_partitions(connection: AsyncConnection, cell: str, first: d
         if len(held) < BATCH:
             return
         last = held[-1].number
+
+
+async def _one_at_a_time(connection: AsyncConnection, of: RunRequest | Run) -> None:
+    """Queues this transaction behind others that ask for runs of the same kind, subject and cell."""
+    name = f"run/{of.kind}/{of.subject}/{of.cell}"
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+
+
+async def _refuse_declared(connection: AsyncConnection, run: Run) -> None:
+    """Raises REFUSED if the data that a run drops are those of what is declared; until the end of the transaction nothing else is."""
+    await lock(connection)
+    _, name = key_told(run.subject)
+    for kind in sorted(retention.WITH_CURATED):
+        if name in await of_kind(connection, kind, [name]):
+            raise ArterialError(Reason.REFUSED, f"{kind}/{name} is declared: {run.run_id} would drop its data")
+
+
+async def _refuse_older(connection: AsyncConnection, run: Run) -> None:
+    """Raises REFUSED if another was asked for since: what that made, or when it is due, counts."""
+    same = [RUNS.c.kind == run.kind, RUNS.c.subject == run.subject, RUNS.c.cell == run.cell, RUNS.c.number > run.number]
+    if run.kind not in retention.DROPS:
+        same.append(RUNS.c.partition_date == run.partition_date)
+    newest = await connection.scalar(sa.select(sa.func.max(RUNS.c.number)).where(*same))
+    if newest is not None:
+        raise ArterialError(Reason.REFUSED, f"run-{newest} was asked for since: {run.run_id} is not done again")
 
 
 def _new(request: RunRequest, now: datetime) -> Run:

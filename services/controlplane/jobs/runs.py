@@ -5,6 +5,7 @@ PENDING, RUNNING --a partition is not ready--> SUSPENDED --it is--> PENDING
 RUNNING --lease or time ran out--> PENDING, or FAILED without attempts left
 RUNNING --a more important run needs its place--> PENDING
 PENDING, SUSPENDED, RUNNING --cancel--> CANCELLED
+FAILED, CANCELLED --retry--> PENDING
 """
 
 import hashlib
@@ -242,6 +243,16 @@ def cancelled(run: Run, reason: str, now: datetime) -> Run:
     if not run.open:
         return run
     return replace(run, state=RunState.CANCELLED, reasons=(f"cancelled: {reason}",), ended_at=now, lease_expires_at=None)
+
+
+def retried(run: Run, why: str, now: datetime) -> Run:
+    """The run with all its attempts again, not before it was due; one that has not ended stays as it is. Raises REFUSED if it succeeded."""
+    if run.open:
+        return run
+    if run.state is RunState.SUCCEEDED:
+        raise ArterialError(Reason.REFUSED, f"{run.run_id} has succeeded: ask for another run instead")
+    again = replace(_released(run), state=RunState.PENDING, reasons=(why,), failures=0, ended_at=None)
+    return replace(again, due_at=max(run.due_at, now), place_worker="", made_place_at=None)
 
 
 def backoff_seconds(failures: int) -> float:

@@ -155,6 +155,12 @@ CASES = {
         "reason",
         frozenset({Reason.NOT_FOUND}),
     ),
+    "JobService/RetryRun": Case(
+        jobs.RetryRunRequest(run_id=ABSENT_RUN, reason="contract"),
+        jobs.RetryRunRequest(run_id=ABSENT_RUN),
+        "reason",
+        frozenset({Reason.NOT_FOUND}),
+    ),
     "JobService/TakeRun": Case(
         jobs.TakeRunRequest(worker="contract", cell="contract", kinds=["contract-absent"], lease_seconds=10),
         jobs.TakeRunRequest(worker="contract", cell="contract", kinds=["contract-absent"]),
