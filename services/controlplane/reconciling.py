@@ -28,8 +28,7 @@ async def run(store: ResourceStore, models: ModelStore, runs: RunStore, partitio
             version, now = await store.version(), time.monotonic()
             if version != seen or now - swept_at > SWEEP_SECONDS:
                 await models.settle(await store.names("Model"))
-                if version != seen:
-                    await partitions.reconsider(await store.judged_otherwise(seen))
+                await partitions.reconsider(version, store.judged_otherwise)
                 await runs.reconsider()
                 seen, swept_at = version, now
             await runs.expire()

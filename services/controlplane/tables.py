@@ -84,7 +84,13 @@ PARTITIONS = sa.Table(
     sa.Column("revision", sa.BigInteger),
     sa.Column("causes", JSONB),
 )
-PARTITION_CELLS = sa.Table("partition_cells", _metadata, sa.Column("cell", sa.Text, primary_key=True), sa.Column("revision", sa.BigInteger))
+PARTITION_CELLS = sa.Table(
+    "partition_cells",
+    _metadata,
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("revision", sa.BigInteger),
+    sa.Column("declared_version", sa.BigInteger),
+)
 PARTITION_VERDICTS = sa.Table(
     "partition_verdicts",
     _metadata,

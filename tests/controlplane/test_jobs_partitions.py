@@ -11,11 +11,13 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as pb
+from arterial.api.types.v1 import page_pb2
 from chassis import sql
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from services.controlplane.jobs import gating
 from services.controlplane.partitions import evidence
+from services.controlplane.partitions.partition_store import PartitionStore
 from services.controlplane.partitions.partitions import Judged, PartitionKey, Verdict
 from services.controlplane.tables import now_of
 from tests.controlplane.conftest import ControlPlane
@@ -107,6 +109,26 @@ async def test_a_dataset_that_is_not_monitored_needs_no_verdict_on_its_quality(s
         await becomes(to, name, pb.PARTITION_STATE_PENDING)
         await to.control.DeleteResource(control.DeleteResourceRequest(kind="QualityRule", name=metadata.name))
         await becomes(to, name, pb.PARTITION_STATE_READY)
+
+
+async def test_declarations_are_followed_from_where_that_ended(plane: ControlPlane) -> None:
+    """A control plane that begins again looks at what was declared since it ended, not at all partitions that there are."""
+    asked: list[int] = []
+
+    async def otherwise(since: int) -> list[str]:
+        asked.append(since)
+        return []
+
+    async with stubs(plane) as to:
+        await report(to, verdict(TRIPS, "PASS", 1))
+        request = control.ListChangesRequest(page=page_pb2.PageRequest(page_size=1))
+        newest = (await to.control.ListChanges(request)).changes[0].resource_version
+    await plane.stop()
+    engine = sql.engine(plane.config.sql)
+    for version in (newest, newest + 5, newest + 5, newest + 6):
+        await PartitionStore(engine).reconsider(version, otherwise)
+    await engine.dispose()
+    assert asked == [newest, newest + 5]
 
 
 async def test_an_override_releases_what_waits_is_shown_and_can_be_withdrawn(shared_plane: ControlPlane) -> None:

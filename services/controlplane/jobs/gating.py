@@ -11,7 +11,7 @@ from services.controlplane.jobs import gate, runs
 from services.controlplane.jobs.rows import partition_of, save
 from services.controlplane.jobs.runs import Run
 from services.controlplane.partitions.partitions import Partition, PartitionKey, PartitionState
-from services.controlplane.resources.store import of_kind
+from services.controlplane.resources.store import newest, of_kind
 from services.controlplane.tables import PARTITION_CELLS, PARTITIONS
 
 
@@ -35,7 +35,8 @@ async def begun(connection: AsyncConnection, new: Sequence[Run]) -> list[Run]:
 
 async def hold(connection: AsyncConnection, cell: str) -> int:
     """Queues this transaction behind others that change partitions of the cell; returns the last revision."""
-    await connection.execute(insert(PARTITION_CELLS).values(cell=cell, revision=0).on_conflict_do_nothing())
+    new = insert(PARTITION_CELLS).values(cell=cell, revision=0, declared_version=newest())
+    await connection.execute(new.on_conflict_do_nothing())
     query = sa.select(PARTITION_CELLS.c.revision).where(PARTITION_CELLS.c.cell == cell).with_for_update()
     return int((await connection.execute(query)).scalar_one())
 

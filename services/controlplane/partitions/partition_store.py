@@ -1,6 +1,6 @@
 """States of dataset partitions in PostgreSQL. What is reported, what follows for partitions and for runs is one transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -102,19 +102,30 @@ class PartitionStore:
                 if (await connection.execute(told)).rowcount:
                     await _forget(connection, row.cell, retention.makes(key_told(row.subject)), revision)
 
-    async def reconsider(self, datasets: Collection[str]) -> None:
-        """Marks what follows for the partitions of datasets that are declared otherwise than they were."""
+    async def reconsider(self, version: int, otherwise: Callable[[int], Awaitable[Collection[str]]]) -> None:
+        """Marks what follows for the partitions of datasets that were declared otherwise, up to a version of the resources.
+
+        `otherwise` tells which were after a version. Cells note how far that was done: nothing is left out, whenever the process ends.
+        """
         async with self._engine.connect() as connection:
-            query = sa.select(PARTITIONS.c.cell, PARTITIONS.c.dataset, PARTITIONS.c.partition_date)
+            query = sa.select(PARTITION_CELLS.c.cell, PARTITION_CELLS.c.declared_version)
+            behind = (await connection.execute(query.where(PARTITION_CELLS.c.declared_version < version))).all()
+        datasets = {since: await otherwise(since) for since in {row.declared_version for row in behind}}
+        for row in behind:
+            await self._settle_all(row.cell, datasets[row.declared_version])
+            async with self._engine.begin() as connection:
+                done = sa.update(PARTITION_CELLS).values(declared_version=sa.func.greatest(PARTITION_CELLS.c.declared_version, version))
+                await connection.execute(done.where(PARTITION_CELLS.c.cell == row.cell))
+
+    async def _settle_all(self, cell: str, datasets: Collection[str]) -> None:
+        async with self._engine.connect() as connection:
+            query = sa.select(PARTITIONS.c.dataset, PARTITIONS.c.partition_date).where(PARTITIONS.c.cell == cell)
             query = query.where(PARTITIONS.c.dataset == sa.any_(sa.literal(sorted(datasets), ARRAY(sa.Text))))
             query = query.order_by(PARTITIONS.c.dataset, PARTITIONS.c.partition_date)
-            rows = (await connection.execute(query)).all()
-        for cell in sorted({row.cell for row in rows}):
-            keys = [PartitionKey(row.dataset, row.partition_date) for row in rows if row.cell == cell]
-            for start in range(0, len(keys), BATCH):
-                async with self._engine.begin() as connection:
-                    revision = await gating.hold(connection, cell)
-                    await evidence.settle(connection, cell, keys[start : start + BATCH], revision)
+            keys = [PartitionKey(*row) for row in (await connection.execute(query)).all()]
+        for start in range(0, len(keys), BATCH):
+            async with self._engine.begin() as connection:
+                await evidence.settle(connection, cell, keys[start : start + BATCH], await gating.hold(connection, cell))
 
     async def follow_runs(self) -> None:
         """Marks the partitions of runs that make them and whose state changed."""

@@ -334,8 +334,13 @@ def _parsed(bodies: Sequence[bytes]) -> Mapping[Key, resource_pb2.Resource]:
     return {key_of(resource): resource for resource in map(resource_pb2.Resource.FromString, bodies)}
 
 
+def newest() -> "sa.ScalarSelect[int]":
+    """The newest version, for use in a statement; 0 before the first."""
+    return sa.select(sa.func.coalesce(sa.func.max(CHANGES.c.version), 0)).scalar_subquery()
+
+
 async def _version(connection: AsyncConnection) -> int:
-    return int(await connection.scalar(sa.select(sa.func.max(CHANGES.c.version))) or 0)
+    return int(await connection.scalar(sa.select(newest())) or 0)
 
 
 def _next(
