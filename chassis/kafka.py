@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import KafkaError, LeaderNotAvailableError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from chassis.config import KafkaConfig
 from chassis.topics import Topic
@@ -28,11 +28,18 @@ __all__ = [
     "partitions",
     "producer",
     "send_all",
+    "try_topics",
 ]
 
 
 async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic]) -> None:
-    """Creates what is missing; what is there stays as it is."""
+    """Creates what is missing; what is there stays as it is. Raises KafkaError."""
+    for error in (await try_topics(config, topics)).values():
+        raise error
+
+
+async def try_topics(config: KafkaConfig, topics: Iterable[Topic]) -> Mapping[str, KafkaError]:
+    """As `ensure_topics`, for who goes on without those that cannot be: why, by name. Raises KafkaError if Kafka is away."""
     admin = AIOKafkaAdminClient(**config.client_options())
     await admin.start()
     try:
@@ -46,10 +53,12 @@ async def ensure_topics(config: KafkaConfig, topics: Iterable[Topic]) -> None:
             for topic in topics
         ]
         reply = await admin.create_topics(wanted)
-        for name, code, *_ in reply.topic_errors:
-            if code and for_code(code) is not TopicAlreadyExistsError:
-                raise for_code(code)(name)
-        await _announced(admin, [topic.name for topic in wanted])
+        refused: dict[str, KafkaError] = {
+            name: for_code(code)(name, *why)
+            for name, code, *why in reply.topic_errors
+            if code and for_code(code) is not TopicAlreadyExistsError
+        }
+        return refused | await _unannounced(admin, [topic.name for topic in wanted if topic.name not in refused])
     finally:
         await admin.close()
 
@@ -67,14 +76,14 @@ async def delete_topic(config: KafkaConfig, name: str) -> None:
         await admin.close()
 
 
-async def _announced(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+async def _unannounced(admin: AIOKafkaAdminClient, names: list[str]) -> Mapping[str, KafkaError]:
     """Waits until the brokers know a leader of every partition: whoever subscribes earlier is assigned nothing of the topic."""
-    async with asyncio.timeout(ANNOUNCE_SECONDS):
-        while names:
-            described = await admin.describe_topics(names)
-            if all(not topic["error_code"] and all(part["leader"] >= 0 for part in topic["partitions"]) for topic in described):
-                return
-            await asyncio.sleep(0.1)
+    deadline = asyncio.get_running_loop().time() + ANNOUNCE_SECONDS
+    while names and asyncio.get_running_loop().time() < deadline:
+        described = await admin.describe_topics(names)
+        names = [topic["topic"] for topic in described if topic["error_code"] or any(part["leader"] < 0 for part in topic["partitions"])]
+        await asyncio.sleep(0.1 if names else 0)
+    return {name: LeaderNotAvailableError(f"{name}: no leader of every partition within {ANNOUNCE_SECONDS:.0f} s") for name in names}
 
 
 async def partition_counts(config: KafkaConfig, names: Iterable[str]) -> Mapping[str, int]:

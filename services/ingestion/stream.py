@@ -55,7 +55,7 @@ class RawStream:
         self._tables: dict[str, RawTable] = {}
         self._buffers: dict[str, dict[TopicPartition, list[ConsumerRecord]]] = defaultdict(dict)
         self._since: dict[str, float] = {}
-        # Why the table of a topic could not be opened as declared, and when that is tried again.
+        # Why a topic could not be created or its table not be opened as declared, and when that is tried again.
         self._failed: dict[str, str] = {}
         self._retry_at = 0.0
         # Per partition: progress in the table, and the offset up to which records were taken into a buffer.
@@ -89,29 +89,31 @@ class RawStream:
         topics = {name: topic for name, topic in desired.topics.items() if desired.pipeline(specs_pb2.PIPELINE_ROLE_RAW, name) is not None}
         for name in self._tables.keys() - topics.keys():
             self._leave(name)
-        self._failed = {name: why for name, why in self._failed.items() if name in topics}
-        await kafka.ensure_topics(self._config.kafka, topics.values())
+        refused = await kafka.try_topics(self._config.kafka, topics.values())
+        self._retry_at = time.monotonic() + RETRY_SECONDS
+        self._failed = {name: f"Kafka: {error}" for name, error in refused.items()}
         for name, topic in topics.items():
             known = self._tables.get(name)
-            if known is None or known.topic != topic:
+            if name not in refused and (known is None or known.topic != topic):
                 await self._open(name, topic)
                 for partition in {partition for partition in self._consumer.assignment() if partition.topic == name}:
                     self._forget(partition)
                     self._assignment.fresh.add(partition)
         topics = {name: topic for name, topic in topics.items() if name in self._tables}
         if topics.keys() != (self._consumer.subscription() or set()):
-            self._consumer.subscribe(list(topics), listener=self._assignment)
+            if topics:
+                self._consumer.subscribe(list(topics), listener=self._assignment)
+            else:
+                self._consumer.unsubscribe()
         paused = {name for name in topics if self._pipeline(name).paused}
         for partition in self._consumer.assignment():
             (self._consumer.pause if partition.topic in paused else self._consumer.resume)(partition)
 
     async def _open(self, name: str, topic: Topic) -> None:
         """Opens a topic's table. One that cannot be opened keeps none of the others from being read; it is tried again."""
-        self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
             self._tables[name] = await asyncio.to_thread(RawTable, self._config.cell, self._config.lake, topic, self._feed.schemas)
             self._lineage.emit(raw_job(f"kafka/{name}", name, columns_of(topic, self._feed.schemas)))
-            self._failed.pop(name, None)
         except Exception as error:
             _log.exception("table cannot be opened", topic=name)
             self._failed[name] = f"{type(error).__name__}: {error}"
@@ -178,6 +180,10 @@ class RawStream:
         self._taken.pop(partition, None)
 
     async def _fetch(self) -> None:
+        if not self._consumer.subscription():
+            # The client would wait for a subscription, however long.
+            await asyncio.sleep(POLL_MS / 1000)
+            return
         try:
             fetched: Mapping[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(
                 timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS
