@@ -76,7 +76,7 @@ async def delete_topic(config: KafkaConfig, name: str) -> None:
         await admin.close()
 
 
-async def _unannounced(admin: AIOKafkaAdminClient, names: list[str]) -> Mapping[str, KafkaError]:
+async def _unannounced(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, KafkaError]:
     """Waits until the brokers know a leader of every partition: whoever subscribes earlier is assigned nothing of the topic."""
     deadline = asyncio.get_running_loop().time() + ANNOUNCE_SECONDS
     while names and asyncio.get_running_loop().time() < deadline:

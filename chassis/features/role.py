@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -35,6 +36,8 @@ POLL_MS = 100
 TICK_SECONDS = 1.0
 # Without records for so long, time goes on by the wall clock.
 IDLE_SECONDS = 10.0
+# A topic that cannot be read is tried again: a broker may come back.
+RETRY_SECONDS = 15.0
 # An event dated further ahead of its Kafka time has a clock that cannot be trusted.
 FUTURE_US = 300 * SECOND_US
 # What is read again besides the windows: events that came late, and what repeats them.
@@ -54,13 +57,14 @@ async def features(config: StreamingConfig, context: Context, service: str) -> N
 
 
 class _Partition:
-    """State of a partition: the windows of every feature of its topic, and which events it has seen."""
+    """State of a partition: the windows of every feature of its topic, and which events it has seen; told once it has read up to `end`."""
 
-    def __init__(self, topic: Topic, declared: Sequence[Feature], offset: int) -> None:
+    def __init__(self, topic: Topic, declared: Sequence[Feature], offset: int, end: int) -> None:
         self.topic = topic
         self.windows = [(feature, FeatureWindows(feature)) for feature in declared]
         self.misfits: dict[str, str] = {}
         self.offset = offset
+        self.end = end
         self.last_record = time.monotonic()
         self._repeats = Deduplication(topic.dedup_offsets)
 
@@ -79,11 +83,16 @@ class _Partition:
         for feature, windows in self.windows:
             try:
                 late += windows.add(events)
+                self.misfits.pop(feature.name, None)
             except ExpressionError as error:
                 self.misfits[feature.name] = str(error)
         self.offset, self.last_record = records[-1].offset + 1, time.monotonic()
         self._repeats.forget_below(self.offset)
         return {"repeat": int((~fresh).sum()), "future": int((fresh & ~present).sum()), "late": late}
+
+
+# A topic, and its features.
+Declared = tuple[Topic, tuple[Feature, ...]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,10 @@ class FeatureWorker:
         self._lineage = lineage
         self._service = setup.service
         self._assignment = kafka.Assignment()
-        self._declared: dict[str, tuple[Topic, tuple[Feature, ...]]] = {}
+        self._declared: dict[str, Declared] = {}
+        # Why the topic of a feature cannot be read as declared, and when that is tried again.
+        self._failed: dict[str, str] = {}
+        self._retry_at = 0.0
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._consumer: AIOKafkaConsumer = kafka.consumer(setup.kafka, group_id=f"{setup.service}-features")
         self._skipped = context.telemetry.meter.create_counter(
@@ -120,7 +132,7 @@ class FeatureWorker:
         told = 0.0
         try:
             while not self._context.stopping.is_set():
-                if desired is not self._feed.current:
+                if desired is not self._feed.current or (self._failed and time.monotonic() > self._retry_at):
                     desired = self._feed.current
                     await self._declare(desired)
                 await self._take_over()
@@ -138,17 +150,15 @@ class FeatureWorker:
         for name, spec in sorted(desired.features.items()):
             if spec.service == self._service and spec.topic in desired.topics:
                 by_topic[spec.topic].append(Feature(name, spec))
-        wanted = {name: (desired.topics[name], tuple(declared)) for name, declared in by_topic.items()}
+        wanted = await self._readable({name: (desired.topics[name], tuple(declared)) for name, declared in by_topic.items()})
         changed = {name for name in wanted if self._declared.get(name) != wanted[name]}
-        if wanted.keys() - self._declared.keys():
-            await kafka.ensure_topics(self._kafka, [topic for topic, _ in wanted.values()])
         if wanted.keys() != self._declared.keys():
             if wanted:
                 self._consumer.subscribe(list(wanted), listener=self._assignment)
             else:
                 self._consumer.unsubscribe()
                 self._partitions.clear()
-        self._end({feature.name for _, declared in wanted.values() for feature in declared})
+        self._end(desired, {feature.name for declared in by_topic.values() for feature in declared})
         self._declared = wanted
         for partition in {partition for partition in self._consumer.assignment() if partition.topic in changed}:
             self._partitions.pop(partition, None)
@@ -156,19 +166,43 @@ class FeatureWorker:
         for name in sorted(changed):
             topic, declared = wanted[name]
             for feature in declared:
-                self._lineage.emit(feature_job(self._service, feature, columns_of(topic, self._feed.schemas)))
+                columns = columns_of(topic, self._feed.schemas)
+                self._lineage.emit_from(job_name(self._service, feature.name), partial(feature_job, self._service, feature, columns))
+
+    async def _readable(self, wanted: dict[str, Declared]) -> dict[str, Declared]:
+        """Without the topics that cannot be read as declared: one that was read goes on as it was."""
+        new = [topic for name, (topic, _) in wanted.items() if name not in self._declared]
+        refused = await kafka.try_topics(self._kafka, new) if new else {}
+        self._failed, self._retry_at = {}, time.monotonic() + RETRY_SECONDS
+        found = {}
+        for name, (topic, declared) in wanted.items():
+            try:
+                if name in refused:
+                    raise refused[name]
+                columns_of(topic, self._feed.schemas)
+                found[name] = topic, declared
+            except (kafka.KafkaError, LookupError) as error:
+                _log.warning("topic of features cannot be read", topic=name, error=str(error))
+                self._failed |= {feature.name: f"{name}: {error}" for feature in declared}
+                if name in self._declared:
+                    found[name] = self._declared[name]
+        return found
 
     def _say(self, desired: Desired) -> None:
+        for name, why in self._failed.items():
+            self._feed.say(desired, "Feature", name, Standing(False, "TopicFailed", why))
         misfits = {name: why for state in self._partitions.values() for name, why in state.misfits.items()}
         for _, declared in self._declared.values():
-            for name in (feature.name for feature in declared):
+            for name in (feature.name for feature in declared if feature.name not in self._failed):
                 holds = Standing(False, "Misfit", misfits[name]) if name in misfits else Standing(True, "Computing")
                 self._feed.say(desired, "Feature", name, holds)
 
-    def _end(self, staying: Collection[str]) -> None:
+    def _end(self, desired: Desired, staying: Collection[str]) -> None:
         for _, declared in self._declared.values():
             for feature in declared:
                 if feature.name not in staying:
+                    # Another service may compute it now.
+                    self._feed.say(desired, "Feature", feature.name, None)
                     self._lineage.end(job_name(self._service, feature.name))
 
     async def _take_over(self) -> None:
@@ -189,8 +223,9 @@ class FeatureWorker:
         ends = await self._consumer.end_offsets(list(fresh))
         for partition in sorted(fresh):
             offset = found[partition].offset if found.get(partition) is not None else ends[partition]
-            self._partitions[partition] = _Partition(*self._declared[partition.topic], offset)
-            self._consumer.seek(partition, offset)
+            if partition in self._consumer.assignment():
+                self._partitions[partition] = _Partition(*self._declared[partition.topic], offset, ends[partition])
+                self._consumer.seek(partition, offset)
 
     def _reach_us(self, topic: str) -> int:
         return max(feature.reach_us + feature.spec.grace_seconds * SECOND_US for feature in self._declared[topic][1]) + SPARE_US
@@ -214,6 +249,8 @@ class FeatureWorker:
         topic = as_it_is(state.topic, len(self._consumer.partitions_for_topic(partition.topic) or ()))
         judged = await asyncio.to_thread(_judged, topic, self._feed, records)
         if judged.waiting:  # the schema may come yet: what stands before it is taken, and the rest asked for again
+            if partition not in self._consumer.assignment():
+                return
             records = records[: min(judged.waiting)]
             self._consumer.seek(partition, state.offset if not records else records[-1].offset + 1)
             if not records:
@@ -228,6 +265,8 @@ class FeatureWorker:
         now = time.monotonic()
         idle_us = int((self._context.clock.now() - IDLE_SECONDS) * SECOND_US)
         for partition, state in self._partitions.items():
+            if not await self._caught_up(partition, state):
+                continue
             position = Position(state.topic.incarnation, partition.partition, state.offset)
             for feature, windows in state.windows:
                 if now - state.last_record > IDLE_SECONDS:
@@ -238,6 +277,13 @@ class FeatureWorker:
                 except (RedisError, OSError) as error:
                     _log.warning("the online store does not answer, trying again", error=repr(error))
                     windows.untold()
+
+    async def _caught_up(self, partition: TopicPartition, state: _Partition) -> bool:
+        """False while it reads again what was there when it took over: values of it are of windows that are not whole, and the store, which
+        has those of later positions, refuses them."""
+        if state.end and partition in self._consumer.assignment() and await self._consumer.position(partition) >= state.end:
+            state.end = 0
+        return not state.end
 
 
 def _judged(topic: Topic, feed: DesiredFeed, records: Sequence[ConsumerRecord]) -> Judged:

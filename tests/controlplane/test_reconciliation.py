@@ -112,6 +112,7 @@ async def test_a_process_reports_what_became_of_a_change(shared_plane: ControlPl
         await eventually(lambda: told("False"), "the report", 20)
         feed.say(feed.current, "Cell", "reported", None)
         await eventually(told, "the report taken back", 20)
+        assert not (await got(to, "Cell", "reported")).status.observed_generation
 
 
 @pytest.mark.parametrize("hears", (True, False))
