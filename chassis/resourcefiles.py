@@ -1,11 +1,14 @@
 """Resources in files: every error at once, each with file, line and what is allowed instead."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import repr as shortened
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -26,6 +29,8 @@ _JSON_TYPES: Mapping[str, tuple[type, ...]] = {
     "a whole number": (int, str),
     "a number": (int, float, str),
 }
+# JSON writes what lies beyond 16 bits as two halves, which YAML does not know; a backslash before it is taken with what it escapes.
+_HALVES = re.compile(r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _WHOLE = {FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_UINT64}
 _KINDS_OF_VALUES = {FieldDescriptor.CPPTYPE_STRING: "text", FieldDescriptor.CPPTYPE_BOOL: "true or false"}
 
@@ -59,13 +64,18 @@ def declared(paths: Iterable[Path]) -> list[Declared]:
     violations: list[Violation] = []
     for file in _files(paths):
         try:
-            documents = _documents(file.read_text())
-        except yaml.YAMLError as error:
+            documents = _documents(_text(file))
+        except (OSError, UnicodeDecodeError) as error:
+            violations.append(Violation(str(file), f"cannot be read: {error}"))
+            continue
+        except (yaml.YAMLError, RecursionError) as error:
             violations.append(Violation(str(file), f"not YAML: {error}"))
             continue
         for node, document in documents:
             one = Declared(resource_pb2.Resource(), file, node)
-            told, resource = _resource(document, file)
+            doubles = list(_doubles(node))
+            told, resource = ([], one.resource) if doubles else _resource(document, file)
+            violations += [Violation(f"{file}:{line} {name}", "is given twice") for line, name in doubles]
             violations += [Violation(one.place(path), why) for path, why in told]
             found.append(replace(one, resource=resource))
     if violations:
@@ -139,7 +149,7 @@ def _wrong(document: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
 
 def _wrong_message(value: Any, message: Descriptor, path: str) -> Iterator[tuple[str, str]]:
     if not isinstance(value, dict):
-        yield path, f"must be a mapping, not {value!r}"
+        yield path, f"must be a mapping, not {_told(value)}"
         return
     fields = {name: field for field in message.fields for name in (field.json_name, field.name)}
     for name, inner in value.items():
@@ -152,10 +162,15 @@ def _wrong_message(value: Any, message: Descriptor, path: str) -> Iterator[tuple
 def _wrong_value(value: Any, field: FieldDescriptor, path: str) -> Iterator[tuple[str, str]]:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         if not isinstance(value, dict):
-            yield path, f"must be a mapping, not {value!r}"
+            yield path, f"must be a mapping, not {_told(value)}"
+            return
+        parts = field.message_type.fields_by_name
+        for name, inner in value.items():
+            yield from _wrong_single(name, parts["key"], f"{path}.{name}")
+            yield from _wrong_single(inner, parts["value"], f"{path}.{name}")
     elif field.is_repeated:
         if not isinstance(value, list):
-            yield path, f"must be a list, not {value!r}"
+            yield path, f"must be a list, not {_told(value)}"
             return
         for place, inner in enumerate(value):
             yield from _wrong_single(inner, field, f"{path}[{place}]")
@@ -170,11 +185,16 @@ def _wrong_single(value: Any, field: FieldDescriptor, path: str) -> Iterator[tup
     elif field.enum_type is not None:
         names = [each.name for each in field.enum_type.values if each.number]
         if value not in names and not isinstance(value, int):
-            yield path, f"{value!r} is not one of {', '.join(names)}"
+            yield path, f"{_told(value)} is not one of {', '.join(names)}"
     else:
         expected = _KINDS_OF_VALUES.get(field.cpp_type, "a whole number" if field.cpp_type in _WHOLE else "a number")
         if not _is(expected, value):
-            yield path, f"must be {expected}, not {value!r}"
+            yield path, f"must be {expected}, not {_told(value)}"
+
+
+def _told(value: Any) -> str:
+    """A value for people; of what holds others, which may be more than can be told, the beginning."""
+    return shorten(shortened(value), 100, placeholder=" ...") if isinstance(value, dict | list) else repr(value)
 
 
 def _is(expected: str, value: Any) -> bool:
@@ -216,6 +236,33 @@ def _line(node: Any, path: str) -> int:
     return line
 
 
+def _text(file: Path) -> str:
+    text = file.read_text()
+    if file.suffix != ".json":
+        return text
+    return _HALVES.sub(lambda found: found[0] if found[0] == "\\\\" else json.loads(f'"{found[0]}"'), text)
+
+
+def _doubles(node: Any) -> Iterator[tuple[int, str]]:
+    """Line and name of every field that a mapping has twice, of which YAML would keep the last."""
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+            continue
+        names = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    yield int(key.start_mark.line) + 1, key.value
+                names.add(key.value)
+            waiting.append(value)
+
+
 def _documents(text: str) -> list[tuple[Any, Any]]:
     """The documents of a file that are not empty, each with its node."""
     loader = _LOADER(text)
@@ -234,5 +281,5 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise ArterialError(Reason.INVALID_REQUEST, f"{path} does not exist")
-        files += sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES) if path.is_dir() else [path]
+        files += sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and not file.is_dir()) if path.is_dir() else [path]
     return files

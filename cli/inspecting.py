@@ -5,6 +5,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -15,7 +16,7 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc as grpc_
 from arterial.api.controlplane.v1 import resource_pb2
 from chassis.errors import ArterialError, Reason
 from chassis.resourcedocs import Explained, ResourceDocs
-from chassis.resources import to_document
+from chassis.resources import FIELD_OF_KIND, to_document
 from cli.connect import paged, show, table, to_service
 from cli.wait import who
 
@@ -26,38 +27,48 @@ Stub = Any
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands."""
     get = commands.add_parser("get", help="resources of a kind, or one resource as YAML")
-    get.add_argument("kind")
+    get.add_argument("kind", type=kind)
     get.add_argument("name", nargs="?")
     get.add_argument("--as-of", metavar="VERSION|TIME", help="as it was: a resource version, or a time (ISO 8601)")
     describe = commands.add_parser("describe", help="a resource, what holds for it, what hangs on it, and its latest changes")
     history = commands.add_parser("history", help="changes of a resource, of a kind, or of all: who, when, what, why")
-    history.add_argument("kind", nargs="?", default="")
+    history.add_argument("kind", type=kind, nargs="?", default="")
     history.add_argument("name", nargs="?", default="")
     history.add_argument("--limit", type=int, default=50)
     diff = commands.add_parser("diff", help="a resource at two versions")
     for command in (describe, diff):
-        command.add_argument("kind")
+        command.add_argument("kind", type=kind)
         command.add_argument("name")
     diff.add_argument("before", help="a resource version, or a time (ISO 8601)")
     diff.add_argument("after", nargs="?", help="by default: as it is now")
     export = commands.add_parser("export", help="resources as YAML, as `apply` takes them")
-    export.add_argument("kind", nargs="?", default="", help="by default all kinds")
+    export.add_argument("kind", type=kind, nargs="?", default="", help="by default all kinds")
     explain = commands.add_parser("explain", help="what a kind or a field means, from the contract itself")
     explain.add_argument("path", nargs="?", help="for example Dataset.spec.sla")
     explain.add_argument("--json-schema", action="store_true", help="a JSON Schema of all kinds, for editors")
     watch = commands.add_parser("watch", help="changes as they come")
-    watch.add_argument("kinds", nargs="*")
+    watch.add_argument("kinds", type=kind, nargs="*")
     for command, run in ((get, run_get), (describe, run_describe), (history, run_history), (diff, run_diff), (export, run_export)):
         command.set_defaults(run=run)
     explain.set_defaults(run=run_explain)
     watch.set_defaults(run=run_watch)
 
 
+def kind(text: str) -> str:
+    """A kind, or "" for all, as an argument says it. Raises ArgumentTypeError for what is none."""
+    if text and text not in FIELD_OF_KIND:
+        near = get_close_matches(text.title(), FIELD_OF_KIND, 1)
+        raise argparse.ArgumentTypeError(
+            f"{text} is no kind: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(FIELD_OF_KIND))}")
+        )
+    return text
+
+
 def as_of(text: str | None) -> pb.AsOf | None:
     """A resource version, or a time in ISO 8601 (UTC if it names no zone). Raises INVALID_REQUEST."""
     if text is None:
         return None
-    if text.isdigit():
+    if text.isascii() and text.isdigit() and int(text) < 2**63:
         return pb.AsOf(resource_version=int(text))
     try:
         moment = datetime.fromisoformat(text)

@@ -22,7 +22,7 @@ from chassis import resourcefiles
 from chassis.errors import ArterialError, Reason
 from chassis.resourcefiles import Declared, located
 from cli.connect import show, to_service
-from cli.inspecting import as_of, document, listed
+from cli.inspecting import as_of, document, kind, listed
 
 SIGNS = {pb.Change.ACTION_CREATE: "+", pb.Change.ACTION_UPDATE: "~", pb.Change.ACTION_DELETE: "-"}
 PLAN_SECONDS, APPLY_SECONDS = 30.0, 60.0
@@ -40,12 +40,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     edit = commands.add_parser("edit", help="edit a resource in $EDITOR")
     delete = commands.add_parser("delete", help="delete a resource, or those of files or folders, all or none")
     rollback = commands.add_parser("rollback", help="make one resource, or all, what they were at a version")
-    edit.add_argument("kind")
+    edit.add_argument("kind", type=kind)
     edit.add_argument("name")
-    delete.add_argument("kind", nargs="?")
+    delete.add_argument("kind", type=kind, nargs="?")
     delete.add_argument("name", nargs="?")
     delete.add_argument("-f", "--file", action="append", default=[], type=Path, metavar="PATH", help="a file, or a folder of files")
-    rollback.add_argument("kind", nargs="?", help="without a kind: all resources")
+    rollback.add_argument("kind", type=kind, nargs="?", help="without a kind: all resources")
     rollback.add_argument("name", nargs="?")
     rollback.add_argument("--to", required=True, metavar="VERSION|TIME", help="resource version, or time (ISO 8601)")
     for command in (apply, edit, delete, rollback):
@@ -111,7 +111,11 @@ async def run_edit(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="arterial-edit-") as folder:
         file = Path(folder) / "resource.yaml"
         file.write_text(before)
-        editor = await asyncio.create_subprocess_exec(*shlex.split(os.environ.get("EDITOR", "vi")), str(file))
+        words = os.environ.get("EDITOR") or "vi"
+        try:
+            editor = await asyncio.create_subprocess_exec(*shlex.split(words), str(file))
+        except (OSError, ValueError) as error:
+            raise ArterialError(Reason.REFUSED, f"the editor {words} (EDITOR) cannot be started: {error}") from error
         status = await editor.wait()
         if status:
             raise ArterialError(Reason.REFUSED, f"the editor ended with status {status}: nothing is changed")

@@ -1,5 +1,6 @@
 """Resources in files: what is wrong is told at once, with its place and what is allowed instead."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,41 @@ def test_what_a_service_refuses_is_told_with_file_and_line(tmp_path: Path) -> No
 def test_what_is_no_yaml_is_told(tmp_path: Path) -> None:
     """With the file."""
     assert "not YAML" in refused(tmp_path / "broken.yaml", "a: [1\n")[0][1]
+
+
+def test_what_is_no_text_and_what_goes_too_deep_are_told(tmp_path: Path) -> None:
+    """With the file; a folder that is named like a file is none; values that hold a million others are told by their beginning."""
+    file = tmp_path / "wrong.yaml"
+    file.write_bytes(b"\xff\xfe")
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ArterialError) as caught:
+        read([tmp_path])
+    assert [violation.field for violation in caught.value.violations] == [str(file)]
+    owner = f"{HEAD}Owner\nmetadata: {{name: a}}\nspec:\n"
+    assert "must be text" in refused(file, f"{owner}  description: {'[' * 500}{']' * 500}\n")[0][1]
+    grown = "".join(f"  a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9))
+    told = refused(file, f"{owner}  a0: &a0 [x]\n{grown}  channels: [*a8]\n")
+    assert any(place.endswith("spec.channels[0]") and len(why) < 200 for place, why in told)
+
+
+def test_a_field_that_is_given_twice_is_an_error(tmp_path: Path) -> None:
+    """At any depth, with the line of the second: YAML would take the last and say nothing."""
+    text = f"{HEAD}Cell\nmetadata:\n  name: a\n  labels: {{of: x, of: y}}\nspec: {{region: x}}\nspec: {{region: y}}\n"
+    assert set(refused(tmp_path / "twice.yaml", text)) == {("5 of", "is given twice"), ("7 spec", "is given twice")}
+
+
+def test_labels_are_texts(tmp_path: Path) -> None:
+    """Numbers and truth values are told with their place."""
+    text = f"{HEAD}Cell\nmetadata:\n  name: a\n  labels:\n    number: 1\n    truth: true\nspec: {{region: x}}\n"
+    told = refused(tmp_path / "labels.yaml", text)
+    assert told == [("6 metadata.labels.number", "must be text, not 1"), ("7 metadata.labels.truth", "must be text, not True")]
+
+
+def test_json_is_read_as_programs_write_it(tmp_path: Path) -> None:
+    """Letters beyond 16 bits come as two halves; what only looks like that stays."""
+    document = {"apiVersion": "arterial.dev/v1", "kind": "Owner", "metadata": {"name": "a"}}
+    text = "\N{GRINNING FACE} \\ud83d\\ude00"
+    spec = {"description": text, "channels": [{"type": "CHANNEL_TYPE_CHAT", "address": "a"}]}
+    file = tmp_path / "owner.json"
+    file.write_text(json.dumps(document | {"spec": spec}, indent="\t"))
+    assert read([file])[0].owner.description == text
