@@ -23,6 +23,7 @@ from arterial.api.controlplane.v1alpha1 import (
     slo_service_pb2_grpc,
 )
 from chassis import process, resourcefiles, sql
+from chassis.errors import ArterialError, Reason
 from chassis.lineage import emitting
 from chassis.process import Context
 from chassis.rpc.server import Register
@@ -76,7 +77,7 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
     schemas = DeclaredSchemas(registry, Catalogue(registry), Configuration(engine))
     applying = Applying(store, models, schemas, Dependents(config.lineage))
     if config.resources_dir is not None and await store.version() == 0:
-        await applying.apply(pb.ApplyRequest(resources=resourcefiles.read([config.resources_dir]), message="seed"), SEED_ACTOR)
+        await _seed(applying, config.resources_dir)
     watching, election = Watching(changes, context, notifications=config.notifications), Election(engine, "scheduler")
     scheduler = Scheduler(store, ScheduleStore(engine), election)
     marking = PartitionWatching(partitions, context)
@@ -99,6 +100,15 @@ async def serve(config: ControlPlaneConfig, context: Context) -> None:
                 await serve_rpc(config.rpc, _register(engine, store, applying, watching, marking, registry=registry), context)
     finally:
         await engine.dispose()
+
+
+async def _seed(applying: Applying, folder: Path) -> None:
+    """Declares what an empty control plane begins with, unless another replica is faster."""
+    try:
+        await applying.apply(pb.ApplyRequest(resources=resourcefiles.read([folder]), message="seed"), SEED_ACTOR)
+    except ArterialError as error:
+        if error.reason is not Reason.CONFLICT:
+            raise
 
 
 def _register(

@@ -1,11 +1,17 @@
 """Plan, apply, history, past states and removal on the command line, against a running control plane."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from arterial.api.controlplane.v1 import control_plane_service_pb2 as pb
+from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
+from chassis import sql
 from chassis.errors import ArterialError, Reason
+from services.controlplane.resources.store import Edit, ResourceStore, Why
 from tests.controlplane.conftest import ControlPlane
+from tests.controlplane.stubs import stubs
 from tests.terminal import Terminal
 
 HEAD = "apiVersion: arterial.dev/v1\nkind: "
@@ -62,6 +68,91 @@ async def test_a_tier_1_table_needs_owner_sla_and_tests(terminal: Terminal, tmp_
     await terminal.text("apply", str(file))
     promise = (await terminal.document("describe", "Dataset", name))["promise"]
     assert promise["sla"]["freshnessSeconds"] == "60" and promise["computeClass"] == "reserved" and len(promise["qualityRules"]) == 2
+
+
+async def test_what_a_tier_demands_is_not_taken_away_later(terminal: Terminal, tmp_path: Path) -> None:
+    """Neither by the removal of a test nor by making it advisory; together with the dataset it goes."""
+    name = "lake/curated/demanding"
+    file = write(tmp_path, name, tier=1, more=", sla: {freshnessSeconds: 60}")
+    rules = [
+        f"{HEAD}QualityRule\nmetadata: {{name: demanding-{test.lower().replace('_', '-')}, owner: risk}}\n"
+        f"spec: {{dataset: {name}, test: QUALITY_TEST_{test}, columns: [id]}}\n"
+        for test in ("NOT_NULL", "UNIQUE")
+    ]
+    file.write_text("---\n".join([file.read_text(), *rules]))
+    await terminal.text("apply", str(file))
+    weaker = tmp_path / "weaker.yaml"
+    weaker.write_text(rules[0].replace("columns", "advisory: true, columns"))
+    for words in (("apply", str(weaker)), ("plan", str(weaker)), ("delete", "QualityRule", "demanding-not-null")):
+        with pytest.raises(ArterialError) as caught:
+            await terminal.text(*words)
+        told = [(violation.field, violation.description) for violation in caught.value.violations]
+        assert told == [(f"Dataset/{name} spec.tier", "tier 1 demands a QualityRule with test QUALITY_TEST_NOT_NULL")]
+    await terminal.text("delete", "-f", str(file), "--approve", f"Dataset/{name}:deleted")
+
+
+async def test_a_topic_does_not_change_under_a_feature_that_it_would_not_fit(terminal: Terminal, tmp_path: Path) -> None:
+    """With an approval of its own neither; together they change."""
+    file = tmp_path / "feature.yaml"
+
+    def declare(topic_key: str, feature_key: str) -> str:
+        topic = f"{HEAD}Topic\nmetadata: {{name: rekeyed_v1}}\n"
+        topic += f"spec: {{message: arterial.api.events.v1.TripEvent, keyField: {topic_key}}}\n"
+        feature = f"{HEAD}Feature\nmetadata: {{name: rekeyed}}\nspec:\n  topic: rekeyed_v1\n  key: {feature_key}\n"
+        feature += "  aggregates: [{name: events, function: AGGREGATE_FUNCTION_COUNT}]\n  windowsSeconds: [60]\n  service: pricing\n"
+        file.write_text(f"{topic}---\n{feature}" if feature_key else topic)
+        return str(file)
+
+    doors = ("--approve", "Topic/rekeyed_v1:spec.keyField,Feature/rekeyed:spec.key")
+    await terminal.text("apply", declare("city_id", "city_id"))
+    with pytest.raises(ArterialError) as caught:
+        await terminal.text("apply", declare("region", ""), *doors)
+    assert [violation.field for violation in caught.value.violations] == ["Feature/rekeyed spec.key"]
+    await terminal.text("apply", declare("region", "region"), *doors)
+
+
+async def test_nothing_is_left_that_refers_to_what_goes_at_the_same_time(terminal: Terminal, shared_plane: ControlPlane) -> None:
+    """Of a removal and of a change that needs what it removes, one is done."""
+    async with stubs(shared_plane) as to:
+        for number in range(5):
+            owner = (await to.control.GetResource(pb.GetResourceRequest(kind="Owner", name="risk"))).resource
+            owner.metadata.name, owner.metadata.resource_version = f"brief-{number}", 0
+            await to.control.Apply(pb.ApplyRequest(resources=[owner]), timeout=30)
+            owned = resource_pb2.Resource(api_version="arterial.dev/v1", kind="Cell", cell=specs_pb2.CellSpec(region="r"))
+            owned.metadata.CopyFrom(resource_pb2.Metadata(name=f"brief-{number}", owner=f"brief-{number}"))
+            done = await asyncio.gather(
+                to.control.Apply(pb.ApplyRequest(resources=[owned]), timeout=30),
+                to.control.DeleteResource(pb.DeleteResourceRequest(kind="Owner", name=f"brief-{number}"), timeout=30),
+                return_exceptions=True,
+            )
+            assert sorted(isinstance(each, ArterialError) for each in done) == [False, True]
+
+
+async def test_what_another_replica_declares_meanwhile_is_not_written_over(shared_plane: ControlPlane) -> None:
+    """A change is checked against a state; over another one it is not made."""
+    engine = sql.engine(shared_plane.config.sql)
+    store = ResourceStore(engine)
+    found = resource_pb2.Resource(api_version="arterial.dev/v1", kind="Cell", cell=specs_pb2.CellSpec(region="r"))
+    found.metadata.name = "meanwhile"
+    edit = Edit(("Cell", "meanwhile"), found, b"")
+    try:
+        version = await store.version()
+        await store.write([edit], Why("a", ""), version)
+        with pytest.raises(ArterialError, match="changed meanwhile"):
+            await store.write([edit], Why("b", ""), version)
+    finally:
+        await engine.dispose()
+
+
+async def test_a_kind_that_there_is_not_is_told(terminal: Terminal, capsys: "pytest.CaptureFixture[str]") -> None:
+    """As wrong usage, with what may be meant; not as a table of none, or by waiting for ever."""
+    for words in (("get", "topik"), ("history", "Topik", "x"), ("watch", "Topik"), ("export", "Topik")):
+        with pytest.raises(SystemExit, match="2"):
+            await terminal.text(*words)
+        assert "did you mean Topic?" in capsys.readouterr().err
+    for moment in ("9" * 30, "\N{SUPERSCRIPT TWO}"):
+        with pytest.raises(ArterialError, match="neither a resource version nor a time"):
+            await terminal.text("get", "Owner", "--as-of", moment)
 
 
 async def test_what_is_no_longer_declared_is_removed_only_if_asked_and_approved(

@@ -45,8 +45,9 @@ async def test_schemas_of_one_apply_may_import_each_other(terminal: Terminal, tm
         for name, other in (("b_v1", "c_v1"), ("c_v1", "b_v1"))
     ]
     file.write_text("---\n".join(circle))
-    with pytest.raises(ArterialError, match="circle"):
-        await terminal.text("apply", str(file))
+    for command in ("plan", "apply"):
+        with pytest.raises(ArterialError, match="circle"):
+            await terminal.text(command, str(file))
 
 
 async def test_an_incompatible_schema_passes_only_with_approval(
@@ -70,3 +71,20 @@ async def test_an_incompatible_schema_passes_only_with_approval(
     file.write_text(schema(name, THING.format(fields="bool a = 2;")))
     with pytest.raises(ArterialError, match="one-way doors"):
         await terminal.text("apply", str(file))
+
+
+async def test_what_comes_too_late_registers_nothing(terminal: Terminal, shared_plane: ControlPlane, tmp_path: Path) -> None:
+    """An edit over a version that is no longer the newest is a conflict, and no later version is judged by what it said."""
+    file, name = tmp_path / "schema.yaml", "late_v1"
+    file.write_text(schema(name, THING.format(fields="")))
+    await terminal.text("apply", str(file))
+    async with stubs(shared_plane) as to:
+        late = (await to.control.GetResource(control.GetResourceRequest(kind="Schema", name=name))).resource
+        late.metadata.resource_version -= 1
+        late.schema.definition = THING.format(fields="string a = 2;")
+        with pytest.raises(ArterialError) as caught:
+            await to.control.Apply(control.ApplyRequest(resources=[late]))
+    assert caught.value.reason is Reason.CONFLICT
+    file.write_text(schema(name, THING.format(fields="int64 a = 2;")))
+    await terminal.text("apply", str(file))
+    assert (await terminal.document("get", "Schema", name))["status"]["schema"]["version"] == 2

@@ -192,6 +192,20 @@ async def test_a_pin_to_what_is_not_there_is_refused(two: Two) -> None:
     assert caught.value.violations[0].description == f"Schema/{name} has no version 1; there are 2, 3"
 
 
+async def test_a_pin_may_come_with_its_schema(two: Two) -> None:
+    """To the version that this makes, and to no other."""
+    new = await two.got()
+    new.metadata.name, new.metadata.resource_version = f"{two.name}_new", 0
+    for version in (2, 1):
+        wanted = two.apply(new, cell_of(two.cell["eu"], [(new.metadata.name, version)]))
+        if version == 1:
+            await wanted
+            continue
+        with pytest.raises(ArterialError) as caught:
+            await wanted
+        assert [each.description for each in caught.value.violations] == [f"Schema/{new.metadata.name} has no version 2; there are 1"]
+
+
 async def test_what_a_cell_pins_cannot_be_deleted(two: Two) -> None:
     """Neither the version, softly or for good, nor the subject, nor the Schema; without the pin they can."""
     subject = f"/subjects/{two.name}-value"

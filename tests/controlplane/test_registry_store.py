@@ -44,7 +44,7 @@ async def registry(engine: AsyncEngine) -> SchemaRegistry:
     if await resources.version() == 0:
         topics = [each for each in resourcefiles.read([SEED]) if each.kind == "Topic"]
         edits = [Edit((each.kind, each.metadata.name), each, b"", 0) for each in topics]
-        await resources.write(edits, Why("test", "seed"))
+        await resources.write(edits, Why("test", "seed"), over=0)
     found = SchemaRegistry(engine)
     await found.prepare()
     return found

@@ -409,6 +409,19 @@ async def test_what_is_new_in_one_cell_is_removed_by_an_abort(cells: Cells) -> N
     assert await cells.listed() == []
 
 
+async def test_a_schema_that_is_taken_back_to_what_it_was_stays_known(cells: Cells) -> None:
+    """Changed and changed back before its rollout was done: the abort changes nothing, and the files of the schema are still there."""
+    metadata = resource_pb2.Metadata(name="back_v1", owner="data-platform")
+    declared = resource_pb2.Resource(api_version="arterial.dev/v1", kind="Schema", metadata=metadata)
+    declared.schema.type = specs_pb2.SCHEMA_TYPE_PROTOBUF
+    for field, canary in (("", ""), ("int64 a = 2;", "us"), ("", "us")):
+        declared.schema.definition = f'syntax = "proto3"; message Back {{ bytes event_id = 1; {field} }}'
+        await cells.to.control.Apply(pb.ApplyRequest(resources=[declared], canary=canary), timeout=30)
+    await cells.abort("")
+    reply = await cells.to.control.GetResource(pb.GetResourceRequest(kind="Schema", name="back_v1"))
+    assert reply.resource.status.schema.version == 1 and reply.resource.status.schema.message == "Back"
+
+
 async def test_the_command_line_aborts(cells: Cells, plane: ControlPlane, tmp_path: Path, capsys: "pytest.CaptureFixture[str]") -> None:
     """Shows what it changes; the status says what became of it; what is neither a kind nor a name is told."""
     terminal = Terminal({"controlplane": plane.address}, tmp_path, capsys)

@@ -47,7 +47,11 @@ class Place:
 
     async def put(self, *resources: resource_pb2.Resource) -> None:
         """Writes resources."""
-        await self.store.write([Edit((resource.kind, resource.metadata.name), resource, b"") for resource in resources], Why("test", ""))
+        await self.write([Edit((resource.kind, resource.metadata.name), resource, b"") for resource in resources])
+
+    async def write(self, edits: list[Edit]) -> None:
+        """Makes edits, over whatever there is."""
+        await self.store.write(edits, Why("test", ""), await self.store.version())
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ async def test_changes_come_in_batches_after_everything(place: Place) -> None:
         changed = await following(stream)
         assert [(resource.metadata.name, resource.cell.region) for resource in changed.changed] == [("c0", "there"), ("c9", "here")]
         assert changed.synced and changed.resource_version == 6
-        await place.store.write([Edit(("Cell", "c1"), None, b"")], Why("test", ""))
+        await place.write([Edit(("Cell", "c1"), None, b"")])
         removed = await following(stream)
         assert [(gone.kind, gone.metadata.name) for gone in removed.removed] == [("Cell", "c1")]
 

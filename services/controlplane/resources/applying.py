@@ -17,7 +17,7 @@ from services.controlplane.resources.declared_schemas import KIND as SCHEMA
 from services.controlplane.resources.declared_schemas import DeclaredSchemas, statuses_into
 from services.controlplane.resources.dependents import Dependents, told
 from services.controlplane.resources.references import dataset_names, references_of
-from services.controlplane.resources.store import ABSENT, Edit, ResourceStore, Why, Written
+from services.controlplane.resources.store import ABSENT, Edit, ResourceStore, Why, Written, expect
 from services.controlplane.resources.tiers import promise
 from services.controlplane.rollouts import rollouts
 from services.controlplane.rollouts.rollouts import Showing, UnderWay
@@ -45,6 +45,8 @@ class Applying:
         self._models = models
         self._schemas = schemas
         self._dependents = dependents
+        # One after another: what is checked is what is written over. Other replicas are told apart by the version (`ResourceStore.write`).
+        self._turn = asyncio.Lock()
 
     async def plan(self, request: pb.PlanRequest) -> pb.PlanResponse:
         """What `apply` of the same would change, and who would feel it. Raises INVALID_REQUEST with every violation."""
@@ -54,10 +56,11 @@ class Applying:
 
     async def apply(self, request: pb.ApplyRequest, actor: str) -> pb.ApplyResponse:
         """Makes the resources so, all or none. Raises as the contract says."""
-        existing, _ = await self._store.snapshot()
-        planned = await self._planned(request.resources, _removals(request, existing), existing)
-        cells = _turns(request.canary, planned, existing)
-        written = await self._write(planned, request.approvals, existing, Why(actor, request.message), Showing(cells))
+        async with self._turn:
+            existing, version = await self._store.snapshot()
+            planned = await self._planned(request.resources, _removals(request, existing), existing)
+            showing = Showing(_turns(request.canary, planned, existing))
+            written = await self._write(planned, request.approvals, (existing, version), Why(actor, request.message), showing)
         return pb.ApplyResponse(
             changes=planned.changes, resources=written.resources, retirements=map(retirements.told, written.retirements)
         )
@@ -68,20 +71,25 @@ class Applying:
         Raises:
             ArterialError: as `apply`; CONFLICT if one was changed, or shown to another cell, meanwhile.
         """
-        existing, _ = await self._store.snapshot()
-        for each in found:
-            version = existing[each.key].metadata.resource_version if each.key in existing else 0
-            if version != each.version:
-                raise ArterialError(Reason.CONFLICT, f"{'/'.join(each.key)} was changed meanwhile")
-        former = [_as_given(each.former, each.version or ABSENT) for each in found if each.former is not None]
-        removed = [planning.removal(each.key, existing) for each in found if each.former is None]
-        planned = await self._planned(former, removed, existing)
-        return planned.changes, await self._write(planned, approvals, existing, why, Showing(aborted=why.message))
+        async with self._turn:
+            existing, version = await self._store.snapshot()
+            for each in found:
+                if each.version != (existing[each.key].metadata.resource_version if each.key in existing else 0):
+                    raise ArterialError(Reason.CONFLICT, f"{'/'.join(each.key)} was changed meanwhile")
+            former = [_as_given(each.former, each.version or ABSENT) for each in found if each.former is not None]
+            removed = [planning.removal(each.key, existing) for each in found if each.former is None]
+            planned = await self._planned(former, removed, existing)
+            return planned.changes, await self._write(planned, approvals, (existing, version), why, Showing(aborted=why.message))
 
-    async def _write(self, planned: Planned, approvals: Sequence[str], existing: planning.Existing, why: Why, showing: Showing) -> Written:
-        """Does what was planned, if it may be done. What is taken back is written even where it is what it was: its rollout ends."""
+    async def _write(
+        self, planned: Planned, approvals: Sequence[str], over: tuple[planning.Existing, int], why: Why, showing: Showing
+    ) -> Written:
+        """Does what was planned over a state, if it may be done.
+
+        What is taken back is written even where it is what it was: its rollout ends.
+        """
+        existing, version = over
         await self._refuse_unapproved(planned.changes, approvals, existing)
-        await self._register(planned, existing)
         edits = [
             Edit(key, wanted, change.SerializeToString(), wanted.metadata.resource_version if wanted is not None else 0)
             for change in planned.changes
@@ -89,21 +97,24 @@ class Applying:
             for key in [(change.kind, change.name)]
             for wanted in [planned.wanted.get(key)]
         ]
-        written = await self._store.write(edits, why, showing) if edits else Written()
+        for edit in edits:
+            expect(edit, existing.get(edit.key))
+        await self._register(planned, existing)
+        written = await self._store.write(edits, why, version, showing) if edits else Written()
         await self._models.settle([resource.metadata.name for resource in written.resources if resource.kind == "Model"])
         return written
 
     async def delete(self, request: pb.DeleteResourceRequest, actor: str) -> pb.DeleteResourceResponse:
         """Removes a resource. Raises NOT_FOUND, CONFLICT, or REFUSED while others refer to it."""
-        existing, _ = await self._store.snapshot()
         key = (request.kind, request.name)
-        if key not in existing:
-            raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} does not exist")
-        change = planning.removal(key, existing)
-        _refuse_used([key], existing)
-        await self._refuse_unapproved([change], request.approvals, existing)
-        edit = Edit(key, None, change.SerializeToString(), request.resource_version)
-        written = await self._store.write([edit], Why(actor, request.message))
+        async with self._turn:
+            existing, version = await self._store.snapshot()
+            if key not in existing:
+                raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} does not exist")
+            planned = await self._planned([], [planning.removal(key, existing)], existing)
+            await self._refuse_unapproved(planned.changes, request.approvals, existing)
+            edit = Edit(key, None, planned.changes[0].SerializeToString(), request.resource_version)
+            written = await self._store.write([edit], Why(actor, request.message), version)
         return pb.DeleteResourceResponse(resource_version=written.version, retirements=map(retirements.told, written.retirements))
 
     async def describe(self, kind: str, name: str) -> pb.DescribeResourceResponse:
@@ -136,13 +147,12 @@ class Applying:
         self, resources: Sequence[resource_pb2.Resource], removed: Sequence[pb.Change], existing: planning.Existing
     ) -> Planned:
         gone = {(change.kind, change.name) for change in removed if change.action == pb.Change.ACTION_DELETE}
-        staying = {key: resource for key, resource in existing.items() if key not in gone}
-        await self._refuse_invalid(resources, staying)
+        wanted = {key_of(resource): resource for resource in resources}
+        _refuse_used(gone, dict(existing) | wanted)
+        await self._refuse_invalid(resources, existing, gone)
         _refuse(await self._schemas.unknown_pins(resources, existing))
         changes = await asyncio.to_thread(planning.plan, resources, existing)
         _refuse(await self._schemas.judge(resources, changes, existing))
-        wanted = {key_of(resource): resource for resource in resources}
-        _refuse_used(gone, dict(existing) | wanted)
         return Planned([*changes, *removed], wanted)
 
     async def _tell_dependents(self, changes: Sequence[pb.Change], existing: planning.Existing) -> str:
@@ -180,10 +190,12 @@ class Applying:
         made = await self._schemas.register([planned.wanted[SCHEMA, change.name] for change in moved], approved, existing)
         statuses_into(planned.wanted, made)
 
-    async def _refuse_invalid(self, resources: Sequence[resource_pb2.Resource], existing: planning.Existing) -> None:
-        wrong = await asyncio.to_thread(checking.violations, resources, existing)
+    async def _refuse_invalid(self, resources: Sequence[resource_pb2.Resource], existing: planning.Existing, gone: set[Key]) -> None:
+        staying = {key: resource for key, resource in existing.items() if key not in gone}
+        wrong = await asyncio.to_thread(checking.violations, resources, staying)
+        wrong += await asyncio.to_thread(checking.elsewhere, resources, existing, staying)
         wrong += await asyncio.to_thread(dashboards.violations, resources)
-        wrong += await asyncio.to_thread(schedules.violations, resources, existing)
+        wrong += await asyncio.to_thread(schedules.violations, resources, staying)
         wrong += [
             Violation(
                 f"resources[{place}].spec.pinnedVersion", f"no version {resources[place].model.pinned_version} of this model is registered"

@@ -12,7 +12,7 @@ from chassis.resources import FIELD_OF_KIND, key_of
 from chassis.topics import topic_from_spec
 from chassis.wire import BUILTIN_IDS, Schemas
 from services.controlplane.resources.curated_tables import collides, curated_table
-from services.controlplane.resources.planning import Existing
+from services.controlplane.resources.planning import Existing, same
 from services.controlplane.resources.references import references_of
 from services.controlplane.resources.tiers import lacking
 
@@ -22,7 +22,7 @@ Told = Iterable[tuple[str, str]]
 def violations(resources: Sequence[resource_pb2.Resource], existing: Existing) -> list[Violation]:
     """Wrong kinds, doubles, references to nothing, what a tier demands, and what the specification of a kind cannot mean."""
     wanted = dict(existing) | {key_of(resource): resource for resource in resources}
-    rules = [resource.quality_rule for resource in wanted.values() if resource.kind == "QualityRule"]
+    rules = _rules(wanted)
     found: list[Violation] = []
     seen = set()
     for index, resource in enumerate(resources):
@@ -32,6 +32,29 @@ def violations(resources: Sequence[resource_pb2.Resource], existing: Existing) -
         seen.add(key_of(resource))
         found += [Violation(f"resources[{index}].{path}", why) for path, why in told]
     return found
+
+
+def elsewhere(resources: Sequence[resource_pb2.Resource], existing: Existing, staying: Existing) -> list[Violation]:
+    """What changes and removals make wrong with others that are not given: those that refer to what changes, or that it is about."""
+    given = {key_of(resource): resource for resource in resources}
+    after = dict(staying) | given
+    changed = {key for key, resource in given.items() if key in existing and not same(resource, existing[key])}
+    gone = existing.keys() - staying.keys()
+    about = {reference.target for key in changed | gone for reference in references_of(existing[key])}
+    others = [
+        (key, resource)
+        for key, resource in (staying.items() if changed or gone else ())
+        if key not in given and (key in about or any(reference.target in changed for reference in references_of(resource)))
+    ]
+    before, rules, then = _rules(existing), _rules(after), []
+    for key, resource in others:
+        known = set(_of_one(resource, existing, before))
+        then += [Violation(f"{'/'.join(key)} {path}", why) for path, why in _of_one(resource, after, rules) if (path, why) not in known]
+    return then
+
+
+def _rules(resources: Existing) -> list[specs_pb2.QualityRuleSpec]:
+    return [resource.quality_rule for resource in resources.values() if resource.kind == "QualityRule"]
 
 
 def _of_one(resource: resource_pb2.Resource, wanted: Existing, rules: Sequence[specs_pb2.QualityRuleSpec]) -> Told:

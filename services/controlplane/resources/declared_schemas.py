@@ -30,8 +30,9 @@ class DeclaredSchemas:
     async def judge(self, resources: Sequence[resource_pb2.Resource], changes: Sequence[pb.Change], existing: Existing) -> list[Violation]:
         """What cannot be read. What is not compatible becomes a one-way door of its change.
 
-        What refers to a schema that comes with the same apply is judged there.
+        What refers to a schema that comes with the same apply is judged there. Raises INVALID_REQUEST for a circle of them.
         """
+        _in_order({resource.metadata.name: resource for resource in resources if resource.kind == KIND})
         wrong = []
         for place, (resource, change) in enumerate(zip(resources, changes, strict=True)):
             if resource.kind != KIND or not _is_new(change) or not _resolvable(resource.schema, existing):
@@ -48,13 +49,14 @@ class DeclaredSchemas:
 
     async def unknown_pins(self, resources: Sequence[resource_pb2.Resource], existing: Existing) -> list[Violation]:
         """Pins of cells to versions that are not there, with those that are. What is not declared at all is told as a reference."""
+        declared = {key_of(resource): resource for resource in resources} | dict(existing)
         wrong = []
         for place, cell in enumerate(resources):
             for index, (name, version) in enumerate(pins_of(cell).items()):
-                schema = existing.get((KIND, name))
+                schema = declared.get((KIND, name))
                 if schema is None:
                     continue
-                there = [each.version for each in await self._catalogue.versions(subject_of(schema))]
+                there = await self._versions(subject_of(schema))
                 if version not in there:
                     told = f"{KIND}/{name} has no version {version}; there are {', '.join(map(str, there))}"
                     wrong.append(Violation(f"resources[{place}].spec.schemaPins[{index}].version", told))
@@ -83,6 +85,15 @@ class DeclaredSchemas:
             stored = await self._catalogue.schema(registered.schema_id)
             made[name] = pins.status_of(registered.version, stored)
         return made
+
+    async def _versions(self, subject: str) -> list[int]:
+        """Versions of a subject; of one that has none yet, the one that this apply makes."""
+        try:
+            return [each.version for each in await self._catalogue.versions(subject)]
+        except ArterialError as error:
+            if error.reason is Reason.NOT_FOUND:
+                return [1]
+            raise
 
     async def _broken(self, resource: resource_pb2.Resource, existing: Existing) -> list[SchemaViolation]:
         if _level(resource.schema) is Compatibility.NONE:

@@ -139,15 +139,17 @@ class ResourceStore:
         async with self._engine.connect() as connection:
             return await _version(connection)
 
-    async def write(self, edits: Sequence[Edit], why: Why, showing: Showing = ALL_AT_ONCE) -> Written:
-        """Makes the edits, all or none. Status stays as it is, unless an edit brings one of a Schema.
+    async def write(self, edits: Sequence[Edit], why: Why, over: int, showing: Showing = ALL_AT_ONCE) -> Written:
+        """Makes the edits, all or none, over the state of that version. Status stays as it is, unless an edit brings one of a Schema.
 
         Raises:
-            ArterialError: CONFLICT if a resource has not the expected version, or the data of its former self are being dropped;
-                NOT_FOUND for the removal of what does not exist.
+            ArterialError: CONFLICT if anything was declared since (what was checked may not hold any more), a resource has not the
+                expected version, or the data of its former self are being dropped; NOT_FOUND for the removal of what does not exist.
         """
         async with self._engine.begin() as connection:
             await lock(connection)
+            if await connection.scalar(sa.select(sa.exists().where(CHANGES.c.version > over, CHANGES.c.shown.is_not(None)))):
+                raise ArterialError(Reason.CONFLICT, "other resources were changed meanwhile: try again")
             current = await _some(connection, [edit.key for edit in edits])
             version, now = await _version(connection), datetime.now(UTC)
             former = await last(connection, [edit.key for edit in edits if edit.wanted is not None and edit.key not in current])
@@ -155,7 +157,7 @@ class ResourceStore:
             for edit in edits:
                 version += 1
                 before = current.get(edit.key)
-                _expect(edit, before)
+                expect(edit, before)
                 stored = None if edit.wanted is None else _next(edit.wanted, before, former.get(edit.key, before), version, now)
                 body = None if stored is None else stored.SerializeToString(deterministic=True)
                 written += [] if stored is None else [stored]
@@ -363,12 +365,13 @@ def _next(
     stored.ClearField("status")
     if current is not None and current.HasField("status"):
         stored.status.CopyFrom(current.status)
-    if wanted.kind == "Schema":
+    if wanted.kind == "Schema" and wanted.status.HasField("schema"):
         stored.status.schema.CopyFrom(wanted.status.schema)
     return stored
 
 
-def _expect(edit: Edit, current: resource_pb2.Resource | None) -> None:
+def expect(edit: Edit, current: resource_pb2.Resource | None) -> None:
+    """Raises CONFLICT if a resource has not the version that an edit expects, NOT_FOUND for the removal of what does not exist."""
     what = "/".join(edit.key)
     if current is None:
         if edit.expected == ABSENT:
