@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from chassis.errors import ArterialError, Reason, Violation
@@ -138,9 +139,11 @@ def invalid(message: str, *why: str) -> ArterialError:
 
 
 def storable(value: object) -> bool:
-    """True if the store can keep all texts in it: no NUL, no half of a surrogate pair."""
+    """True if the store can keep all in it: no NUL, no half of a surrogate pair, no number beyond all others or none at all."""
     if isinstance(value, str):
         return "\0" not in value and not any(0xD800 <= ord(letter) < 0xE000 for letter in value)
+    if isinstance(value, float):
+        return isfinite(value)
     if isinstance(value, Mapping):
         return all(storable(key) and storable(each) for key, each in value.items())
     return all(map(storable, value)) if isinstance(value, list | tuple) else True

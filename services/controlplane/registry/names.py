@@ -39,7 +39,9 @@ def join(context: str, name: str) -> str:
 
 
 def context_name(text: str) -> str:
-    """A context as a path names it: with or without its dot and colons."""
+    """A context as a path names it: with or without its dot and colons. Raises 42208 if it cannot be one's name."""
+    if not storable(text):
+        raise failure(RegistryCode.INVALID_SUBJECT, f"The specified context '{text}' is not a valid context name")
     return "." + text.strip(":").removeprefix(".")
 
 

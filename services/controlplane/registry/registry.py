@@ -151,7 +151,7 @@ class SchemaRegistry:
     ) -> tuple[Understood, Effective]:
         names = [(each.name, each.subject) for each in definition.references]
         if not storable([definition.text, names, definition.metadata, definition.rule_set]):
-            raise invalid("the schema cannot be read", "it has a NUL or half a surrogate pair")
+            raise invalid("the schema cannot be read", "it has a NUL, half a surrogate pair or a number that is none")
         settings = await effective(connection, subject)
         ready = replace(definition, references=await resolved(connection, definition.references, subject))
         imports = await self.library.imports(connection, ready.references)

@@ -19,6 +19,7 @@ from services.controlplane.registry.definition import (
     SchemaType,
     failure,
     invalid,
+    storable,
 )
 from services.controlplane.registry.names import DEFAULT_CONTEXT, GLOBAL, context_name, join, qualified, split
 from services.controlplane.registry.reading import serialized
@@ -90,10 +91,10 @@ class Routes:
 
     async def _schemas(self, request: web.Request) -> web.Response:
         found = await self._catalogue.all(
-            prefix=request.query.get("subjectPrefix", join(_context(request), "")),
+            prefix=_prefix(request),
             deleted=_flag(request, "deleted"),
             latest=_flag(request, "latestOnly"),
-            start=_number(request, "offset", 0),
+            start=max(_number(request, "offset", 0), 0),
             limit=_number(request, "limit", -1),
         )
         return _answer([_entry(each, each.stored.definition.text) for each in found])
@@ -122,7 +123,7 @@ class Routes:
 
     async def _subjects(self, request: web.Request) -> web.Response:
         found = await self._catalogue.subjects(
-            prefix=request.query.get("subjectPrefix", join(_context(request), "")),
+            prefix=_prefix(request),
             deleted=_flag(request, "deleted"),
             only_deleted=_flag(request, "deletedOnly"),
         )
@@ -155,6 +156,8 @@ class Routes:
         if isinstance(body.get("id"), int) and body["id"] >= 0:
             version = body.get("version")
             wanted = Registered(body["id"], version if isinstance(version, int) and version > 0 else 0)
+            if max(wanted.schema_id, wanted.version) >= 2**31:
+                raise invalid("Invalid id or version", "both are less than 2^31")
         done = await self._registry.register(_subject(request), _definition(body), normalize=_flag(request, "normalize"), wanted=wanted)
         return _answer({"id": done.schema_id, "version": done.version})
 
@@ -271,7 +274,7 @@ def _definition(body: Mapping[str, Any]) -> Definition:
         references = tuple(
             Reference(str(each["name"]), str(each["subject"]), int(each["version"])) for each in body.get("references") or []
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise invalid("Invalid references", "each has name, subject and version") from error
     metadata, rule_set = body.get("metadata"), body.get("ruleSet")
     return Definition(
@@ -317,6 +320,14 @@ def _messages(verdict: Verdict) -> list[str]:
 def _context(request: web.Request) -> str:
     named = request.match_info.get("context")
     return DEFAULT_CONTEXT if named is None else context_name(named)
+
+
+def _prefix(request: web.Request) -> str:
+    """How the names of subjects must begin. Raises 42208 for what none begins with."""
+    prefix = request.query.get("subjectPrefix", join(_context(request), ""))
+    if not storable(prefix):
+        raise failure(RegistryCode.INVALID_SUBJECT, "no subject has a NUL, or half a surrogate pair, in its name")
+    return prefix
 
 
 def _subject(request: web.Request) -> str:
