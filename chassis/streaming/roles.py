@@ -56,16 +56,18 @@ async def combine_cells(
 def in_effect(
     feed: DesiredFeed, combiner: Combiner, declared: Key, reads: tuple[specs_pb2.PipelineRole.ValueType, str]
 ) -> Callable[[Desired], None]:
-    """Gives a combiner the interval of its pipeline (role, first topic), and says that the next partial is of this policy and pipeline."""
+    """Gives a combiner the interval of its pipeline (role, first topic), and says that the next partial is of this policy and pipeline; of
+    others it takes back what it said."""
 
     def act(desired: Desired) -> None:
         role, topic = reads
         now = Standing(True, "InEffect", "from the next partial on")
         feed.say(desired, *declared, now)
         for name, spec in desired.pipelines.items():
-            if spec.role == role and topic in spec.topics:
+            mine = spec.role == role and topic in spec.topics
+            if mine:
                 combiner.interval_seconds = spec.interval_ms / 1000
-                feed.say(desired, "Pipeline", name, now)
+            feed.say(desired, "Pipeline", name, now if mine else None)
 
     return act
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from chassis.desired import Desired, DesiredFeed
+from chassis.desired import DesiredFeed
 from chassis.lineage import Lineage
 from chassis.logs import logger
 from chassis.olap import Olap
@@ -28,10 +28,11 @@ _log = logger(__name__)
 
 @dataclass
 class Following:
-    """A table, and when it is stepped next, seconds since 1970."""
+    """A table, when it is stepped next, seconds since 1970, and what became of the last step."""
 
     table: Derived
     rests_until: float = 0.0
+    standing: Standing | None = None
 
 
 @dataclass
@@ -78,9 +79,12 @@ class Deriving:
                 following = self._following[name] = Following(self._derived(derivation))
             due_at = max(following.rests_until, self._failures[name].retry_at)
             if not self.context.stopping.is_set() and self.context.clock.now() >= due_at:
-                self.feed.say(desired, KIND, name, await self._step(desired, following))
+                following.standing = await self._step(following)
+            if following.standing is not None:
+                # Also where there was no step: a change of its labels, say, waits for none.
+                self.feed.say(desired, KIND, name, following.standing)
 
-    async def _step(self, desired: Desired, following: Following) -> Standing:
+    async def _step(self, following: Following) -> Standing:
         name, began = following.table.derivation.name, self.context.clock.now()
         try:
             work = await following.table.step()

@@ -7,12 +7,15 @@ from chassis.desired import Desired, DesiredFeed
 from chassis.reporting import Standing
 from chassis.topics import Topic
 
+# Roles of the pipelines that one process follows.
+FOLLOWED = frozenset({specs_pb2.PIPELINE_ROLE_RAW, specs_pb2.PIPELINE_ROLE_CURATED, specs_pb2.PIPELINE_ROLE_LIVE})
+
 
 def say_raw(
     feed: DesiredFeed, desired: Desired, positioned: Mapping[str, int] | None, failed: Mapping[str, str], differing: Mapping[str, int]
 ) -> None:
     """A topic is ready where its table is there and this worker reads partitions of it; of others it takes back what it said: another
-    worker reads them, or will.
+    worker reads them, or will, or nobody any more.
 
     Args:
         feed: of this process.
@@ -21,8 +24,12 @@ def say_raw(
         failed: why a topic's table could not be opened, by topic.
         differing: how many partitions there are, by topic, where others are declared.
     """
+    for topic in desired.topics:
+        if desired.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic) is None:
+            feed.say(desired, "Topic", topic, None)
     for name, pipeline in desired.pipelines.items():
         if pipeline.role != specs_pb2.PIPELINE_ROLE_RAW:
+            feed.say(desired, "Pipeline", name, None)
             continue
         for topic in pipeline.topics:
             if topic in failed:
@@ -54,7 +61,8 @@ def _differs(topic: Topic, there: int) -> Standing:
 def say_followed(
     feed: DesiredFeed, desired: Desired, role: specs_pb2.PipelineRole.ValueType, followed: frozenset[str], failed: Mapping[str, str]
 ) -> None:
-    """A pipeline that follows raw is ready where the last step of all of its topics went well.
+    """A pipeline that follows raw is ready where the last step of all of its topics went well. Of one that another process runs now, what
+    was said is taken back.
 
     Args:
         feed: of this process.
@@ -64,10 +72,12 @@ def say_followed(
         failed: why the last step failed, by topic.
     """
     for name, pipeline in desired.pipelines.items():
+        if pipeline.role not in FOLLOWED:
+            feed.say(desired, "Pipeline", name, None)
         if pipeline.role != role:
             continue
         broken = {topic: failed[topic] for topic in pipeline.topics if topic in failed}
-        if broken:
+        if broken and not pipeline.paused:
             message = "; ".join(f"{topic}: {why}" for topic, why in sorted(broken.items()))
             feed.say(desired, "Pipeline", name, Standing(False, "StepFailed", message))
         elif pipeline.paused or followed.issuperset(topic for topic in pipeline.topics if topic in desired.topics):

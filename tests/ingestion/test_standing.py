@@ -63,5 +63,18 @@ async def test_a_pipeline_that_follows_is_ready_when_every_topic_was_stepped(tmp
     say_followed(feed, desired, CURATED, frozenset({"a", "b"}), {})
     assert said == {"Pipeline/p": (True, "Running")}
     feed, desired, said = heard(tmp_path, CURATED, paused=True)
-    say_followed(feed, desired, CURATED, frozenset(), {})
+    say_followed(feed, desired, CURATED, frozenset(), {"b": "ValueError: what it was paused for"})
     assert said == {"Pipeline/p": (True, "Paused")}
+
+
+async def test_what_another_process_runs_now_is_not_spoken_of_any_more(tmp_path: Path) -> None:
+    """Whoever waits for its new version would wait for this process, too; of those of its other loops it says nothing."""
+    feed, desired, said = heard(tmp_path, CURATED)
+    say_raw(feed, desired, {}, {}, {})
+    assert said == {"Topic/a": None, "Topic/b": None, "Pipeline/p": None}
+    said.clear()
+    say_followed(feed, desired, specs_pb2.PIPELINE_ROLE_LIVE, frozenset(), {})
+    assert not said
+    feed, desired, said = heard(tmp_path, specs_pb2.PIPELINE_ROLE_SURGE)
+    say_followed(feed, desired, CURATED, frozenset(), {})
+    assert said == {"Pipeline/p": None}
