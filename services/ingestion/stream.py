@@ -55,7 +55,7 @@ class RawStream:
         self._tables: dict[str, RawTable] = {}
         self._buffers: dict[str, dict[TopicPartition, list[ConsumerRecord]]] = defaultdict(dict)
         self._since: dict[str, float] = {}
-        # Why a topic could not be created or its table not be opened as declared, and when that is tried again.
+        # Why a topic cannot be read into its table as declared, and when that is tried again.
         self._failed: dict[str, str] = {}
         self._retry_at = 0.0
         # Per partition: progress in the table, and the offset up to which records were taken into a buffer.
@@ -81,7 +81,10 @@ class RawStream:
                 say_raw(self._feed, desired, positioned, self._failed, self._differing())
                 await self._fetch()
                 for name in self._due():
-                    await self._commit(name)
+                    try:
+                        await self._commit(name)
+                    except Exception as error:
+                        self._park(name, error)
         finally:
             await self._consumer.stop()
 
@@ -105,9 +108,11 @@ class RawStream:
                 self._consumer.subscribe(list(topics), listener=self._assignment)
             else:
                 self._consumer.unsubscribe()
-        paused = {name for name in topics if self._pipeline(name).paused}
         for partition in self._consumer.assignment():
-            (self._consumer.pause if partition.topic in paused else self._consumer.resume)(partition)
+            if partition in self._taken:
+                self._pause_or_resume(partition)
+            elif partition.topic in topics:
+                self._assignment.fresh.add(partition)
 
     async def _open(self, name: str, topic: Topic) -> None:
         """Opens a topic's table. One that cannot be opened keeps none of the others from being read; it is tried again."""
@@ -128,6 +133,9 @@ class RawStream:
 
     def _pipeline(self, topic: str) -> specs_pb2.PipelineSpec:
         return self._feed.current.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic) or DEFAULT_PIPELINE
+
+    def _pause_or_resume(self, partition: TopicPartition) -> None:
+        (self._consumer.pause if self._pipeline(partition.topic).paused else self._consumer.resume)(partition)
 
     def _partitions(self, topic: str) -> int:
         """How many partitions Kafka has of a topic, as the client knows; 0 if it does not."""
@@ -150,20 +158,31 @@ class RawStream:
             self._forget(partition)
         for partition in kept & self._consumer.assignment():
             self._consumer.seek(partition, self._taken[partition])
-            if self._pipeline(partition.topic).paused:
-                self._consumer.pause(partition)
+            self._pause_or_resume(partition)
         fresh = {partition for partition in fresh - kept if partition.topic in self._tables}
         by_topic: dict[str, list[TopicPartition]] = defaultdict(list)
         for partition in sorted(fresh):
             by_topic[partition.topic].append(partition)
         for name, partitions in by_topic.items():
-            await self._position(self._tables[name], partitions)
+            try:
+                await self._position(self._tables[name], partitions)
+            except Exception as error:
+                self._park(name, error)
+
+    def _park(self, name: str, error: Exception) -> None:
+        """Reads nothing of a topic until that is tried again; the others go on."""
+        _log.error("topic cannot be read into its table", topic=name, exc_info=error)
+        self._failed[name], self._retry_at = f"{type(error).__name__}: {error}", time.monotonic() + RETRY_SECONDS
+        for partition in [partition for partition in self._consumer.assignment() if partition.topic == name]:
+            self._forget(partition)
+            # Anywhere: while it is without a position, fetches of all fail.
+            self._consumer.seek(partition, 0)
+            self._consumer.pause(partition)
 
     async def _position(self, table: RawTable, partitions: list[TopicPartition]) -> None:
         await asyncio.to_thread(table.table.refresh)
         progress = {p.partition: table.progress(p.topic, table.topic.incarnation, p.partition) for p in partitions}
         starts = await self._continuity.starts(table, progress)
-        paused = self._pipeline(table.topic.name).paused
         for partition in partitions:
             self._forget(partition)
             if partition not in self._consumer.assignment():
@@ -171,8 +190,7 @@ class RawStream:
             self._progress[partition] = progress[partition.partition]
             self._taken[partition] = starts[partition.partition]
             self._consumer.seek(partition, starts[partition.partition])
-            if paused:
-                self._consumer.pause(partition)
+            self._pause_or_resume(partition)
 
     def _forget(self, partition: TopicPartition) -> None:
         self._buffers[partition.topic].pop(partition, None)
@@ -230,7 +248,7 @@ class RawStream:
             self._producers.heard(name, records[-1].headers)  # a sample: whoever writes much is met soon
         for partition, end in committed.items():
             self._progress[partition] = end
-            if end < self._taken.get(partition, end):  # the rest waits for its schema
+            if end < self._taken.get(partition, end) and partition in self._consumer.assignment():  # the rest waits for its schema
                 self._taken[partition] = end
                 self._consumer.seek(partition, end)
 

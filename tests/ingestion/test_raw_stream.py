@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pyarrow as pa
 import pytest
+from aiokafka import TopicPartition
 
 from arterial.api.controlplane.v1 import resource_pb2
-from chassis import testing
+from chassis import kafka, testing
 from chassis.desired import Desired
 from chassis.lake import Table
 from chassis.lineage import Lineage
 from chassis.testing import eventually
 from services.ingestion import stream
+from services.ingestion.rows import PARTITION_BY
 from services.ingestion.stream import RawStream
 from tests.events import trip_event
 from tests.ingestion.conftest import Ingestion, seed
@@ -56,11 +59,19 @@ async def says(said: dict[str, Said], topic: str, *wanted: str) -> None:
     await eventually(told, f"{topic}: {wanted}", 20)
 
 
-async def in_raw(ingestion: Ingestion, rows: int) -> None:
-    """Waits until raw has so many rows of the topic."""
+async def send(ingestion: Ingestion, topic: str) -> None:
+    """A record, by a client that has no memory of the topic."""
+    producer = kafka.producer(ingestion.config.kafka)
+    await producer.start()
+    await kafka.send_all(producer, TopicPartition(topic, 0), [(b"1", b"garbage")])
+    await producer.stop()
+
+
+async def in_raw(ingestion: Ingestion, rows: int, topic: str = "") -> None:
+    """Waits until raw has so many rows of the topic of the test, or of another."""
 
     async def there() -> bool:
-        table = await asyncio.to_thread(Table.open, ingestion.config.lake, f"raw/{ingestion.topic.name}")
+        table = await asyncio.to_thread(Table.open, ingestion.config.lake, f"raw/{topic or ingestion.topic.name}")
         return table is not None and sum(added.rows for added in table.files()) == rows
 
     await eventually(there, f"{rows} rows", 20)
@@ -111,3 +122,44 @@ async def test_the_last_topic_may_go_and_come_back(ingestion: Ingestion) -> None
         await says(said, name, "Read")
         await ingestion.publisher.publish(name, [trip_event().SerializeToString()], 0)
         await in_raw(ingestion, 1)
+
+
+async def test_a_topic_that_was_recreated_keeps_no_other_from_being_read(ingestion: Ingestion) -> None:
+    """It says so, until its incarnation is raised."""
+    name, other = ingestion.topic.name, f"{ingestion.topic.name}_other"
+    declare(ingestion, name, other)
+    async with streaming(ingestion) as said:
+        await says(said, name, "Read")
+        await ingestion.publisher.publish(name, [trip_event().SerializeToString()], 0)
+        await in_raw(ingestion, 1)
+    await kafka.delete_topic(ingestion.config.kafka, name)
+    async with streaming(ingestion) as said:
+        await says(said, name, "TableFailed")
+        await says(said, other, "Read")
+        await ingestion.publisher.publish(other, [trip_event().SerializeToString()], 0)
+        await in_raw(ingestion, 1, other)
+
+        def raised(resource: resource_pb2.Resource) -> None:
+            resource.topic.incarnation = 1
+
+        declare(ingestion, name, other, change=raised)
+        await says(said, name, "Read")
+        await send(ingestion, name)
+        await in_raw(ingestion, 2)
+
+
+async def test_a_table_that_takes_no_rows_keeps_no_other_from_being_read(ingestion: Ingestion) -> None:
+    """One that has another type in a column, say."""
+    name, other = ingestion.topic.name, f"{ingestion.topic.name}_other"
+    schema = pa.schema(
+        [("city_id", pa.struct([("name", pa.string())])), ("ingest_date", pa.string()), ("region", pa.string()), ("dead", pa.bool_())]
+    )
+    Table.open_or_create(ingestion.config.lake, f"raw/{name}", schema, PARTITION_BY)
+    declare(ingestion, name, other)
+    async with streaming(ingestion) as said:
+        await says(said, name, "Read")
+        for topic in (name, other):
+            await ingestion.publisher.publish(topic, [trip_event().SerializeToString()], 0)
+        await says(said, name, "TableFailed")
+        await in_raw(ingestion, 1, other)
+        await says(said, other, "Read")
