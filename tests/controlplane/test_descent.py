@@ -46,7 +46,7 @@ async def test_a_blocked_partition_withholds_all_that_was_made_from_it(shared_pl
         suspended = await get(to, reader.run_id)
         assert (suspended.state, list(suspended.reasons)) == (jobs.RUN_STATE_SUSPENDED, [f"d {DAY} is BLOCKED: {why}"])
         await report(to, verdict("b", "FAIL", 2, reasons=["twice the rows"]))
-        assert (await shown(to, "c"))[1] == [f"made from b {DAY}, which is BLOCKED: twice the rows; {why}", why]
+        assert (await shown(to, "c"))[1] == [f"made from b {DAY}, which is BLOCKED: twice the rows", why]
         await report(to, verdict("a", "PASS", 3, BEFORE))
         assert [(await shown(to, name))[0] for name in "abcd"] == ["READY", "BLOCKED", "BLOCKED", "BLOCKED"]
         await report(to, verdict("b", "PASS", 3))
@@ -83,8 +83,34 @@ async def test_partitions_that_were_made_from_each_other_do_not_hold_each_other_
             ("BLOCKED", ["half the rows"]),
             ("BLOCKED", [f"made from a {DAY}, which is BLOCKED: half the rows"]),
         ]
+        await report(to, verdict("b", "UNKNOWN", 2, reasons=["no statistics"]))
+        assert [await shown(to, name) for name in "ab"] == [
+            ("BLOCKED", ["half the rows", f"made from b {DAY}, which is UNKNOWN: no statistics"]),
+            ("BLOCKED", [f"made from a {DAY}, which is BLOCKED: half the rows", "no statistics"]),
+        ]
         await report(to, verdict("a", "PASS", 3))
+        assert [await shown(to, name) for name in "ab"] == [
+            ("UNKNOWN", [f"made from b {DAY}, which is UNKNOWN: no statistics"]),
+            ("UNKNOWN", ["no statistics"]),
+        ]
+        await report(to, verdict("b", "PASS", 3))
         assert [await shown(to, name) for name in "ab"] == [("READY", [])] * 2
+
+
+async def test_a_run_that_reads_what_it_makes_says_so_and_no_more(shared_plane: ControlPlane) -> None:
+    """It waits for itself; its reasons do not grow with each verdict."""
+    async with stubs(shared_plane) as to:
+        read = [specs_pb2.ModelInput(dataset=name, days=1) for name in "ab"]
+        run = (await create(to, "merge", "ab", inputs=read, produces=["a", "b"])).run
+
+        async def waits() -> bool:
+            return (await shown(to, "a"))[1] == [f"{run.run_id}, which makes it, is SUSPENDED"]
+
+        await eventually(waits, "the partition waits for its run")
+        for version in range(3):
+            await report(to, *(verdict(name, "PASS", version, aspect="FRESHNESS", value=float(version)) for name in "ab"))
+        waiting = [f"{name} {DAY} is PENDING: {run.run_id}, which makes it, is SUSPENDED" for name in "ab"]
+        assert sorted((await get(to, run.run_id)).reasons) == waiting
 
 
 async def test_asking_for_it_to_be_made_anew_frees_nothing(shared_plane: ControlPlane) -> None:

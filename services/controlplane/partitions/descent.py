@@ -23,10 +23,10 @@ MAX_CAUSES = 100
 
 async def causes(
     connection: AsyncConnection, cell: str, keys: Collection[PartitionKey], making: Mapping[PartitionKey, Making]
-) -> Mapping[PartitionKey, Sequence[Partition]]:
-    """Of each partition those, near or far, that it was made from and that are withheld for their own sake; newest date first.
+) -> Mapping[PartitionKey, Sequence[PartitionKey]]:
+    """Of each partition those, near or far, that it was made from and that may be withheld for their own sake; newest date first.
 
-    What is withheld says itself why, so that one look reaches the far ones, and none is held up by one that it holds up itself.
+    What is withheld names what is so for its own sake, so that one look reaches the far ones.
     """
     tables = await _curated_tables(connection)
     windows = {key: [*_read_by(key, making.get(key)), *_read_by_table(key, tables)] for key in keys}
@@ -36,10 +36,7 @@ async def causes(
     first, last = min(window.first for window in read), max(window.last for window in read)
     near = PARTITIONS.c.partition_date.between(first, last), PARTITIONS.c.dataset.in_(sorted({window.dataset for window in read}))
     closed = await _withheld(connection, cell, sa.and_(*near))
-    wanted = {key: _of(key, [one for one in closed if _within(one.key, found)]) for key, found in windows.items()}
-    far = {cause for found in wanted.values() for cause in found}
-    own = {one.key: one for one in await _withheld(connection, cell, _named(far)) if one.key in one.causes}
-    return {key: [own[cause] for cause in found if cause in own] for key, found in wanted.items()}
+    return {key: _of(key, [one for one in closed if _within(one.key, found)]) for key, found in windows.items()}
 
 
 def _of(key: PartitionKey, closed: Iterable[Partition]) -> list[PartitionKey]:
@@ -52,10 +49,6 @@ async def _withheld(connection: AsyncConnection, cell: str, which: sa.ColumnElem
     states = [str(state) for state in sorted(WITHHELD)]
     query = sa.select(PARTITIONS).where(PARTITIONS.c.cell == cell, PARTITIONS.c.state.in_(states), which)
     return [partition_of(row) for row in (await connection.execute(query)).all()]
-
-
-def _named(keys: Collection[PartitionKey]) -> sa.ColumnElement[bool]:
-    return sa.tuple_(PARTITIONS.c.dataset, PARTITIONS.c.partition_date).in_([(key.dataset, key.day) for key in keys])
 
 
 async def made_from(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> set[PartitionKey]:

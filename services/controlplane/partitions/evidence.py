@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -75,16 +76,24 @@ async def verdicts(connection: AsyncConnection, cell: str, keys: Collection[Part
 
 
 async def _evidence(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, Evidence]:
+    known = await _own(connection, cell, keys)
+    making = {key: found.making for key, found in known.items() if found.making is not None}
+    causes = await descent.causes(connection, cell, keys, making)
+    known |= await _own(connection, cell, {cause for found in causes.values() for cause in found} - known.keys())
+    withheld = {key: one for key, one in ((key, partitions.alone(key, found)) for key, found in known.items()) if one.state in WITHHELD}
+    return {
+        key: replace(known[key], made_from=tuple(withheld[cause] for cause in causes.get(key, ()) if cause in withheld)) for key in keys
+    }
+
+
+async def _own(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> dict[PartitionKey, Evidence]:
+    """What is known of partitions but for what they were made from."""
     said: defaultdict[PartitionKey, list[Judged]] = defaultdict(list)
     for verdict in await verdicts(connection, cell, keys):
         said[verdict.key].append(verdict)
     making, overrides = await _making(connection, cell, keys), await _overrides(connection, cell, keys)
     unmonitored = await _unmonitored(connection, {key.dataset for key in keys})
-    causes = await descent.causes(connection, cell, keys, making)
-    return {
-        key: Evidence(tuple(said[key]), making.get(key), overrides.get(key), key.dataset not in unmonitored, tuple(causes.get(key, ())))
-        for key in keys
-    }
+    return {key: Evidence(tuple(said[key]), making.get(key), overrides.get(key), key.dataset not in unmonitored) for key in keys}
 
 
 async def _making(connection: AsyncConnection, cell: str, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, Making]:

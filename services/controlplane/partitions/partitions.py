@@ -102,7 +102,7 @@ class Override:
 class Evidence:
     """What is known of a partition. `needs_quality` unless its dataset is declared as not monitored: that needs completeness.
 
-    `made_from` has those, near or far, that it was made from and that are withheld for their own sake.
+    `made_from` has those, near or far, that it was made from and that are withheld for their own sake, as they are `alone`.
     """
 
     verdicts: tuple[Judged, ...] = ()
@@ -149,14 +149,7 @@ def newest(verdicts: Sequence[Judged], known: Sequence[Judged] = ()) -> list[Jud
 
 def marked(before: Partition | None, key: PartitionKey, evidence: Evidence, now: datetime) -> Partition | None:
     """The partition as it follows from the evidence; None where that changes nothing."""
-    judged_state, reasons = judged(evidence)
-    override, state = evidence.override, judged_state
-    if override is not None:
-        state = override.state
-        reasons = (
-            f"overridden by {override.actor or 'somebody'}: {override.reason}",
-            *(f"without it {judged_state}: {why}" for why in reasons),
-        )
+    state, judged_state, reasons = _stated(evidence)
     quality = [verdict for verdict in evidence.verdicts if verdict.aspect is Aspect.QUALITY]
     changed_at = now if before is None or before.state is not state else before.state_changed_at
     after = Partition(
@@ -167,12 +160,28 @@ def marked(before: Partition | None, key: PartitionKey, evidence: Evidence, now:
         tuple(dict.fromkeys(incident for verdict in evidence.verdicts for incident in verdict.incident_ids)),
         changed_at,
         judged_state,
-        override,
+        evidence.override,
         evidence.making.number if evidence.making else 0,
         before.revision if before else 0,
         _causes(key, state, evidence),
     )
     return None if after == before or _goes_on(after, before, evidence.verdicts) else after
+
+
+def alone(key: PartitionKey, evidence: Evidence) -> Partition:
+    """The partition as it is for its own sake, whatever it was made from."""
+    state, judged_state, reasons = _stated(replace(evidence, made_from=()))
+    return replace(pending(key), state=state, judged_state=judged_state, reasons=reasons)
+
+
+def _stated(evidence: Evidence) -> tuple[PartitionState, PartitionState, tuple[str, ...]]:
+    """State, state without the override, and reasons."""
+    state, reasons = judged(evidence)
+    override = evidence.override
+    if override is None:
+        return state, state, reasons
+    told = f"overridden by {override.actor or 'somebody'}: {override.reason}"
+    return override.state, state, (told, *(f"without it {state}: {why}" for why in reasons))
 
 
 def _goes_on(after: Partition, before: Partition | None, verdicts: Sequence[Judged]) -> bool:
@@ -215,7 +224,7 @@ def _descent(evidence: Evidence, state: PartitionState) -> tuple[str, ...]:
 def _causes(key: PartitionKey, state: PartitionState, evidence: Evidence) -> tuple[PartitionKey, ...]:
     if state not in WITHHELD:
         return ()
-    own = evidence.override is not None or judged(replace(evidence, made_from=()))[0] in WITHHELD
+    own = evidence.override is not None or alone(key, evidence).state in WITHHELD
     return (*([key] if own else []), *(given.key for given in evidence.made_from))
 
 
@@ -223,7 +232,9 @@ def _of_making(making: Making | None) -> tuple[PartitionState, tuple[str, ...]] 
     if making is None or making.state is RunState.SUCCEEDED:
         return None
     states = {RunState.RUNNING: PartitionState.RUNNING, RunState.FAILED: PartitionState.FAILED, RunState.CANCELLED: PartitionState.FAILED}
-    why = f": {'; '.join(making.reasons)}" if making.reasons else ""
+    # What it waits for tells the run itself: where that waits for this partition, the text would have no end.
+    told = making.reasons if making.state is not RunState.SUSPENDED else ()
+    why = f": {'; '.join(told)}" if told else ""
     return states.get(making.state, PartitionState.PENDING), (f"run-{making.number}, which makes it, is {making.state}{why}",)
 
 
