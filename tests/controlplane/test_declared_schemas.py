@@ -88,3 +88,16 @@ async def test_what_comes_too_late_registers_nothing(terminal: Terminal, shared_
     file.write_text(schema(name, THING.format(fields="int64 a = 2;")))
     await terminal.text("apply", str(file))
     assert (await terminal.document("get", "Schema", name))["status"]["schema"]["version"] == 2
+
+
+async def test_a_schema_is_judged_by_the_level_that_comes_with_it(terminal: Terminal, tmp_path: Path) -> None:
+    """Not by the one that its subject had: a stricter one is a door of the plan, not an end of the apply."""
+    file, name = tmp_path / "schema.yaml", "stricter_v1"
+    file.write_text(schema(name, THING.format(fields="int64 a = 2;"), "  compatibility: SCHEMA_COMPATIBILITY_NONE\n"))
+    await terminal.text("apply", str(file))
+    file.write_text(schema(name, THING.format(fields="string a = 2;"), "  compatibility: SCHEMA_COMPATIBILITY_BACKWARD\n"))
+    with pytest.raises(ArterialError, match=f"one-way doors need approval: Schema/{name}:spec.definition"):
+        await terminal.text("apply", str(file))
+    await terminal.text("apply", str(file), "--approve", f"Schema/{name}:spec.definition")
+    file.write_text(schema(name, THING.format(fields="bool a = 2;"), "  compatibility: SCHEMA_COMPATIBILITY_NONE\n"))
+    await terminal.text("apply", str(file))

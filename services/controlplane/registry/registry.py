@@ -58,11 +58,18 @@ class SchemaRegistry:
                 await self._put_builtin(connection, name, schema_id)
 
     async def register(
-        self, subject: str, definition: Definition, *, normalize: bool = False, wanted: Registered | None = None
+        self,
+        subject: str,
+        definition: Definition,
+        *,
+        normalize: bool = False,
+        wanted: Registered | None = None,
+        level: Compatibility | None = None,
     ) -> Registered:
         """Registers a version; the same schema has the same id, and in a subject the same version.
 
-        `wanted` are the id and the version (0 for the next one) of a subject that is in the mode IMPORT.
+        `wanted` are the id and the version (0 for the next one) of a subject that is in the mode IMPORT; `level` counts instead of what is
+        configured.
 
         Raises:
             ArterialError: 42201 if it cannot be read, 409 with its violations if it is not compatible, 42205 if the mode forbids it.
@@ -74,7 +81,7 @@ class SchemaRegistry:
             known = None if wanted else await self._find(connection, name, understood)
             if known is not None:
                 return Registered(known.schema_id, known.version)
-        return await self._add_new(name, understood, wanted=wanted)
+        return await self._add_new(name, understood, wanted=wanted, level=level)
 
     async def register_set(self, subject: str, file_descriptor_set: bytes, message: str) -> Registered:
         """Registers a Protobuf schema that comes with all files that it imports; these become subjects of their own names.
@@ -88,14 +95,20 @@ class SchemaRegistry:
             _check_mode(name, await effective(connection, name), None)
         return await self._add_new(name, understood, sent=file_descriptor_set)
 
-    async def check(
-        self, subject: str, definition: Definition, *, normalize: bool = False, version: int | None = None
-    ) -> list[SchemaViolation]:
+    async def check(self, subject: str, definition: Definition, level: Compatibility | None = None) -> list[SchemaViolation]:
         """Why the schema could not be registered; nothing if it could. Raises as `judge`."""
-        return list((await self.judge(subject, definition, normalize=normalize, version=version)).violations)
+        return list((await self.judge(subject, definition, level=level)).violations)
 
-    async def judge(self, subject: str, definition: Definition, *, normalize: bool = False, version: int | None = None) -> Verdict:
-        """The verdict on a schema. With `version` only that one counts (-1: the newest).
+    async def judge(
+        self,
+        subject: str,
+        definition: Definition,
+        *,
+        normalize: bool = False,
+        version: int | None = None,
+        level: Compatibility | None = None,
+    ) -> Verdict:
+        """The verdict on a schema. With `version` only that one counts (-1: the newest); `level` counts instead of what is configured.
 
         Raises:
             ArterialError: 42201 if it cannot be read, 40402 if there is no such version.
@@ -103,7 +116,7 @@ class SchemaRegistry:
         name = qualified(subject)
         async with self.engine.begin() as connection:
             understood, _ = await self._understood(connection, name, definition, normalize)
-            return await self._judge(connection, name, understood, version)
+            return await self._judge(connection, name, understood, version, level)
 
     async def judge_set(self, subject: str, file_descriptor_set: bytes, message: str, *, version: int | None = None) -> Verdict:
         """As `judge`, of a Protobuf schema that comes with all files that it imports."""
@@ -163,7 +176,15 @@ class SchemaRegistry:
         versions = await store.versions(connection, subject, deleted=deleted) if schema_id is not None else []
         return next((each for each in reversed(versions) if each.schema_id == schema_id), None)
 
-    async def _add_new(self, subject: str, understood: Understood, *, sent: bytes = b"", wanted: Registered | None = None) -> Registered:
+    async def _add_new(
+        self,
+        subject: str,
+        understood: Understood,
+        *,
+        sent: bytes = b"",
+        wanted: Registered | None = None,
+        level: Compatibility | None = None,
+    ) -> Registered:
         async with self.engine.begin() as connection:
             await store.lock(connection)
             await self.adopt(connection, subject)
@@ -172,14 +193,16 @@ class SchemaRegistry:
                 raise invalid("the schema cannot be read", "what it imports is not known")
             if wanted is not None:
                 return await _import(connection, subject, ready, wanted)
-            return await self._add(connection, subject, ready, sent)
+            return await self._add(connection, subject, ready, sent, level)
 
-    async def _add(self, connection: AsyncConnection, subject: str, ready: Understood, sent: bytes = b"") -> Registered:
+    async def _add(
+        self, connection: AsyncConnection, subject: str, ready: Understood, sent: bytes = b"", level: Compatibility | None = None
+    ) -> Registered:
         schema_id = await store.schema_id(connection, ready.fingerprint)
         known = [each for each in await store.versions(connection, subject) if each.schema_id == schema_id]
         if known:
             return Registered(known[-1].schema_id, known[-1].version)
-        broken = (await self._judge(connection, subject, ready, None)).violations
+        broken = (await self._judge(connection, subject, ready, None, level)).violations
         if broken:
             told = tuple(Violation(each.path, f"{each.rule}: {each.message}") for each in broken)
             message = f'Schema being registered is incompatible with an earlier schema for subject "{subject}"'
@@ -188,9 +211,16 @@ class SchemaRegistry:
             schema_id = await store.put_schema(connection, store.values(ready, sent))
         return Registered(schema_id, await store.put_version(connection, subject, schema_id))
 
-    async def _judge(self, connection: AsyncConnection, subject: str, understood: Understood, version: int | None) -> Verdict:
+    async def _judge(
+        self,
+        connection: AsyncConnection,
+        subject: str,
+        understood: Understood,
+        version: int | None,
+        level: Compatibility | None = None,
+    ) -> Verdict:
         topic = await self.adopt(connection, subject)
-        level = (await effective(connection, subject)).compatibility
+        level = level or (await effective(connection, subject)).compatibility
         versions = await store.versions(connection, subject)
         if version is not None:
             versions = versions[-1:] if version == -1 else [each for each in versions if each.version == version]

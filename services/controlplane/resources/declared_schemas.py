@@ -76,12 +76,10 @@ class DeclaredSchemas:
         for name in _in_order(wanted):
             subject = subject_of(wanted[name])
             level = _level(wanted[name].schema)
-            await self._configuration.put(subject, compatibility=(Compatibility.NONE if name in approved else level).value)
             definition = _definition(wanted[name].schema, known | made, _subjects(wanted, existing))
-            try:
-                registered = await self._registry.register(subject, definition)
-            finally:
-                await self._configuration.put(subject, compatibility=level.value)
+            judged_by = Compatibility.NONE if name in approved else level
+            registered = await self._registry.register(subject, definition, level=judged_by)
+            await self._configuration.put(subject, compatibility=level.value)
             stored = await self._catalogue.schema(registered.schema_id)
             made[name] = pins.status_of(registered.version, stored)
         return made
@@ -100,7 +98,7 @@ class DeclaredSchemas:
             return []
         known = {name: other.status.schema for (kind, name), other in existing.items() if kind == KIND}
         definition = _definition(resource.schema, known, _subjects({}, existing))
-        return await self._registry.check(subject_of(resource), definition)
+        return await self._registry.check(subject_of(resource), definition, _level(resource.schema))
 
 
 def _is_new(change: pb.Change) -> bool:
