@@ -126,6 +126,27 @@ async def test_what_is_declared_again_keeps_its_data(shared_plane: ControlPlane)
         await apply(to, topic(name))
 
 
+async def test_what_is_declared_again_over_its_data_goes_through_the_same_doors(shared_plane: ControlPlane) -> None:
+    """As long as they are there, another key is as hard to undo as it was before the removal; afterwards it begins anew."""
+    name = f"doors_{uuid.uuid4().hex[:8]}"
+    async with stubs(shared_plane, "local") as to:
+        await apply(to, topic(name, partitions=8))
+        await delete(to, "Topic", name)
+        other = topic(name)
+        other.topic.key_field = "region"
+        with pytest.raises(ArterialError) as caught:
+            await apply(to, other)
+        assert caught.value.metadata["approvals"] == f"Topic/{name}:spec.keyField,Topic/{name}:spec.partitions"
+        planned = await to.control.Plan(control.PlanRequest(resources=[topic(name, partitions=8)]))
+        assert not [field for field in planned.changes[0].fields if field.one_way_door]
+        engine = sql.engine(shared_plane.config.sql)
+        async with engine.begin() as connection:
+            subject = {"subject": f"Topic/{name}"}
+            await connection.execute(sa.text("UPDATE runs SET state = 'SUCCEEDED' WHERE subject = :subject"), subject)
+        await engine.dispose()
+        await apply(to, other)
+
+
 async def test_what_was_dropped_in_part_is_dropped_whole_before_it_begins_anew(shared_plane: ControlPlane) -> None:
     """Tables beside new records would hold progress in records that are gone; what another cell has is another matter."""
     name = f"part_{uuid.uuid4().hex[:8]}"

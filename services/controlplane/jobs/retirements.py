@@ -76,6 +76,19 @@ async def _some_are_gone(connection: AsyncConnection, run: Run) -> bool:
     return await connection.scalar(query) is not None
 
 
+async def dropped(connection: AsyncConnection, removed: Collection[Key]) -> set[Key]:
+    """Those of removed resources whose data were dropped, in every cell that had them, after they were last removed."""
+    if not removed:
+        return set()
+    newest = sa.func.max(RUNS.c.created_at).over(partition_by=RUNS.c.subject)
+    dropping = (RUNS.c.kind.in_(retention.DROPS), RUNS.c.subject.in_(["/".join(key) for key in removed]))
+    each = sa.select(RUNS.c.subject, RUNS.c.cell, RUNS.c.state, RUNS.c.created_at, newest.label("newest")).where(*dropping).subquery()
+    cells = sa.func.count(each.c.cell.distinct())
+    done = cells.filter(each.c.state == str(RunState.SUCCEEDED))
+    query = sa.select(each.c.subject).where(each.c.created_at == each.c.newest).group_by(each.c.subject).having(done == cells)
+    return {key_told(subject) for subject in (await connection.scalars(query)).all()}
+
+
 def told(run: Run) -> pb.Retirement:
     """As the contract has it."""
     kind, name = key_told(run.subject)

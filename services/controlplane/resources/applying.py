@@ -151,7 +151,8 @@ class Applying:
         _refuse_used(gone, dict(existing) | wanted)
         await self._refuse_invalid(resources, existing, gone)
         _refuse(await self._schemas.unknown_pins(resources, existing))
-        changes = await asyncio.to_thread(planning.plan, resources, existing)
+        remains = await self._store.remains([key for key in wanted if key not in existing])
+        changes = await asyncio.to_thread(planning.plan, resources, existing, remains)
         _refuse(await self._schemas.judge(resources, changes, existing))
         return Planned([*changes, *removed], wanted)
 

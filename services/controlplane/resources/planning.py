@@ -40,9 +40,9 @@ REMOVALS: Mapping[str, str] = {
 _OWN_METADATA = ("resourceVersion", "generation", "createdAt", "updatedAt")
 
 
-def plan(resources: Sequence[resource_pb2.Resource], existing: Existing) -> list[pb.Change]:
-    """One change per resource, in their order."""
-    return [_change(resource, existing.get(key_of(resource))) for resource in resources]
+def plan(resources: Sequence[resource_pb2.Resource], existing: Existing, remains: Existing) -> list[pb.Change]:
+    """One change per resource, in their order. `remains` has what was removed and left its data."""
+    return [_change(resource, existing.get(key), remains.get(key)) for resource in resources for key in [key_of(resource)]]
 
 
 def removals(resources: Iterable[resource_pb2.Resource], existing: Existing, prune: pb.Prune) -> list[pb.Change]:
@@ -106,16 +106,20 @@ def doors(change: pb.Change) -> list[str]:
     return [f"{change.kind}/{change.name}:{field.path}" for field in change.fields if field.one_way_door]
 
 
-def _change(wanted: resource_pb2.Resource, current: resource_pb2.Resource | None) -> pb.Change:
+def _change(wanted: resource_pb2.Resource, current: resource_pb2.Resource | None, former: resource_pb2.Resource | None) -> pb.Change:
     change = pb.Change(kind=wanted.kind, name=wanted.metadata.name, action=pb.Change.ACTION_NONE)
     if current is not None and same(wanted, current):
         return change
     after = _flat(_comparable(wanted))
     before = _flat(_comparable(current)) if current is not None else {}
-    for path in sorted(before.keys() | after.keys()):
-        if before.get(path) != after.get(path):
-            reason = _why_hard_to_undo(path, current, wanted) if current is not None else ""
-            change.fields.add(path=path, before=before.get(path, ""), after=after.get(path, ""), one_way_door=bool(reason), reason=reason)
+    standing = former if current is None else current
+    left = _flat(_comparable(standing)) if standing is not None else {}
+    for path in sorted(left.keys() | after.keys()):
+        changed = standing is not None and left.get(path) != after.get(path)
+        reason = _why_hard_to_undo(path, standing, wanted) if standing is not None and changed else ""
+        if before.get(path) != after.get(path) or reason:
+            was = left.get(path, "") if reason else before.get(path, "")
+            change.fields.add(path=path, before=was, after=after.get(path, ""), one_way_door=bool(reason), reason=reason)
     if current is None or change.fields:
         change.action = pb.Change.ACTION_CREATE if current is None else pb.Change.ACTION_UPDATE
     return change

@@ -207,6 +207,13 @@ class ResourceStore:
         ruled = {resource_pb2.Resource.FromString(body).quality_rule.dataset for body in bodies}
         return ruled | {name for kind, name in keys if kind == "Dataset"}
 
+    async def remains(self, keys: Collection[Key]) -> Mapping[Key, resource_pb2.Resource]:
+        """Of resources that were removed, those whose data are there still, as they were last declared."""
+        async with self._engine.connect() as connection:
+            former = await last(connection, [key for key in keys if retention.makes(key)])
+            dropped = await retirements.dropped(connection, former)
+        return {key: resource for key, resource in former.items() if key not in dropped}
+
     async def edit_status(self, key: Key, edit: Callable[[resource_pb2.Status], None], message: str) -> None:
         """Changes the status of a resource; its specification and generation stay. Raises NOT_FOUND."""
         async with self._engine.begin() as connection:
