@@ -69,6 +69,27 @@ def test_the_next_ticks_lie_within_the_dates_of_a_schedule() -> None:
     assert not schedules.coming(specs_pb2.ScheduleSpec(data=specs_pb2.DataTrigger(datasets=[TRIPS])), now, 3)
 
 
+def test_another_first_date_begins_anew_and_none_goes_on() -> None:
+    """Who takes the first date of a backfill away, and has changed the time of day since, does not ask for all dates again."""
+    declared, now = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 24, 12, tzinfo=UTC)
+    walked = ("2026-11-01", datetime(2026, 11, 24, 7, 30, tzinfo=UTC))
+    for start, expected in (("2026-11-01", walked[1]), ("", walked[1]), ("2026-11-03", datetime(2026, 11, 4, 4, 59, 59, tzinfo=UTC))):
+        assert schedules.position_of(spec("30 2 * * *", start_date=start), declared, walked, now) == expected
+    to_come = ("2027-01-01", datetime(2027, 1, 2, 4, 59, 59, tzinfo=UTC))
+    assert schedules.position_of(spec("30 2 * * *"), declared, to_come, now) == now
+    assert schedules.position_of(spec("30 2 * * *"), declared, None, now) == declared
+
+
+def test_an_hour_that_comes_twice_is_of_its_day_both_times() -> None:
+    """What has ticked does not come next; a last day whose last hour comes twice has both."""
+    again = datetime(2026, 11, 1, 6, 10, tzinfo=UTC)
+    assert schedules.coming(spec("30 1 * * *"), again, 1) == [datetime(2026, 11, 2, 6, 30, tzinfo=UTC)]
+    wanted = spec("0 * * * *", start_date="2026-04-03", end_date="2026-04-03")
+    wanted.cron.time_zone = "America/Santiago"
+    ticks = walked(wanted, schedules.first_position(wanted, datetime.now(UTC)), datetime(2026, 12, 1, tzinfo=UTC))
+    assert [tick.at for tick in ticks] == [datetime(2026, 4, 4, 3, tzinfo=UTC) + timedelta(hours=hour) for hour in range(25)]
+
+
 def test_what_is_missed_follows_the_policy() -> None:
     """All, the newest, or none but what came within five minutes."""
     position, now = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 24, 7, 32, tzinfo=UTC)
@@ -83,9 +104,9 @@ def test_a_schedule_may_last_for_ever() -> None:
     assert len(walked(spec("30 2 * * *", end_date="9999-12-31"), position, now)) == 2
 
 
-@given(st.lists(st.integers(1, 900), min_size=1, max_size=20), st.sampled_from(["*/7 * * * *", "30 2 * * *", "0 0 1 * *"]))
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=20), st.sampled_from(["*/7 * * * *", "30 2 * * *", "30 1 * * *", "0 0 1 * *"]))
 def test_ticks_do_not_depend_on_when_somebody_looked(minutes: list[int], expression: str) -> None:
-    """Looking often, seldom or once gives the same ticks, each once."""
+    """Looking often, seldom or once gives the same ticks, each once, also in an hour that comes twice."""
     begin = now = position = datetime(2026, 10, 30, tzinfo=UTC)
     wanted, seen = spec(expression), []
     for pause in minutes:

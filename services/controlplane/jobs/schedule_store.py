@@ -97,10 +97,8 @@ async def _ticks_of_clock(connection: AsyncConnection, resource: resource_pb2.Re
     name, spec = resource.metadata.name, resource.schedule
     query = sa.select(SCHEDULE_POSITIONS).where(SCHEDULE_POSITIONS.c.schedule == name).with_for_update()
     known = (await connection.execute(query)).first()
-    if known is None or known.start_date != spec.start_date:
-        position = schedules.first_position(spec, resource.metadata.created_at.ToDatetime(tzinfo=UTC))
-    else:
-        position = known.position
+    walked = None if known is None else (known.start_date, known.position)
+    position = schedules.position_of(spec, resource.metadata.created_at.ToDatetime(tzinfo=UTC), walked, now)
     # Years of ticks take a while to walk through: not on the loop.
     decided: Decision = await asyncio.to_thread(schedules.decide, spec, position, now)
     values = {"start_date": spec.start_date, "position": decided.position}

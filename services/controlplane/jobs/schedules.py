@@ -1,6 +1,6 @@
 """When a schedule ticks, and for which date: pure, time is given."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice, takewhile
@@ -48,6 +48,20 @@ def first_position(spec: specs_pb2.ScheduleSpec, declared_at: datetime) -> datet
     return _begin(spec.cron, date.fromisoformat(spec.start_date)) - _SECOND
 
 
+def position_of(spec: specs_pb2.ScheduleSpec, declared_at: datetime, walked: tuple[str, datetime] | None, now: datetime) -> datetime:
+    """The moment after which a schedule of the clock may tick.
+
+    Args:
+        spec: what is declared now.
+        declared_at: when the schedule was declared first.
+        walked: the first date that the schedule was walked from, and the moment up to which; None if it never was.
+        now: where a schedule goes on whose first date, yet to come, was taken away.
+    """
+    if walked is None or spec.start_date not in ("", walked[0]):
+        return first_position(spec, declared_at)
+    return walked[1] if spec.start_date else min(walked[1], now)
+
+
 def decide(spec: specs_pb2.ScheduleSpec, position: datetime, now: datetime) -> Decision:
     """The ticks of the clock after `position` up to `now` that get a run, as the catch-up policy says; at most MAX_TICKS."""
     zone, until = _zone(spec.cron), now
@@ -61,8 +75,7 @@ def decide(spec: specs_pb2.ScheduleSpec, position: datetime, now: datetime) -> D
         found = [newest] if newest is not None and newest > position else []
     else:
         after = max(position, now - timedelta(seconds=MISSED_SECONDS)) if spec.catch_up == NONE else position
-        moments = CronSim(spec.cron.expression, after.astimezone(zone))
-        found = list(islice(takewhile(lambda moment: moment <= until, moments), MAX_TICKS))
+        found = list(islice(takewhile(lambda moment: moment <= until, _moments(spec.cron, after)), MAX_TICKS))
     ticks = [Tick(moment.astimezone(UTC), moment.date() - timedelta(days=spec.cron.days_back)) for moment in found]
     return Decision(ticks, ticks[-1].at if len(ticks) == MAX_TICKS else until)
 
@@ -71,17 +84,17 @@ def coming(spec: specs_pb2.ScheduleSpec, now: datetime, count: int) -> list[date
     """The next ticks of the clock within the schedule's dates, at most `count`; none while it is paused, or ticks by data."""
     if spec.paused or spec.WhichOneof("trigger") != "cron":
         return []
-    zone, after = _zone(spec.cron), now
+    after = now
     if spec.start_date:
         after = max(now, _begin(spec.cron, date.fromisoformat(spec.start_date)) - _SECOND)
     last = date.fromisoformat(spec.end_date) if spec.end_date else date.max
-    moments = islice(CronSim(spec.cron.expression, after.astimezone(zone)), count)
+    moments = islice(_moments(spec.cron, after), count)
     return [moment.astimezone(UTC) for moment in moments if moment.date() - timedelta(days=spec.cron.days_back) <= last]
 
 
 def next_moment(spec: specs_pb2.ScheduleSpec, position: datetime) -> datetime | None:
     """The next tick of the clock after a position; None if there is none within 50 years."""
-    return next(CronSim(spec.cron.expression, position.astimezone(_zone(spec.cron))), None)
+    return next(_moments(spec.cron, position), None)
 
 
 def violations(resources: Sequence[resource_pb2.Resource], existing: Mapping[Key, resource_pb2.Resource]) -> list[Violation]:
@@ -131,6 +144,11 @@ def _zone(cron: specs_pb2.CronTrigger) -> ZoneInfo:
     return ZoneInfo(cron.time_zone or "UTC")
 
 
+def _moments(cron: specs_pb2.CronTrigger, after: datetime) -> Iterator[datetime]:
+    """Ticks after a moment (UTC). Where clocks are set back, the library tells one of the hour before again."""
+    return (moment for moment in CronSim(cron.expression, after.astimezone(_zone(cron))) if moment > after)
+
+
 def _begin(cron: specs_pb2.CronTrigger, day: date) -> datetime:
-    """The first moment whose run could be of this date."""
-    return datetime.combine(day + timedelta(days=cron.days_back), time(), tzinfo=_zone(cron))
+    """The first moment whose run could be of this date, UTC: within a zone, times of an hour that comes twice do not compare."""
+    return datetime.combine(day + timedelta(days=cron.days_back), time(), tzinfo=_zone(cron)).astimezone(UTC)
