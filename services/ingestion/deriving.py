@@ -90,7 +90,7 @@ class Deriving:
             work = await following.table.step()
         except Absent as error:
             self._failures.pop(name, None)
-            return Standing(False, error.reason, str(error))
+            return Standing(None, error.reason, str(error))
         except Exception as error:
             retry_seconds = self._failures[name].note(self.context.clock.now(), error)
             following.table = self._derived(following.table.derivation)
@@ -117,6 +117,7 @@ def _rest_seconds(work: Work, took_seconds: float) -> float:
 
 
 def _standing(work: Work | None) -> Standing:
+    """What is on its way is not ready, and no fault either: it stops no rollout before its time."""
     if work is not None and work.left:
-        return Standing(False, "MakingHistory", f"{work.left} dates of its sources are left")
+        return Standing(None, "MakingHistory", f"{work.left} dates of its sources are left")
     return Standing(True, "Running")

@@ -14,6 +14,7 @@ from chassis.lineage import ColumnInput
 from chassis.olap import Olap
 from chassis.reporting import Standing
 from chassis.resources import from_document
+from services.ingestion import due
 from services.ingestion.config import IngestionConfig
 from services.ingestion.derivation import Derivation, shape_of
 from services.ingestion.derived import defined, told
@@ -88,6 +89,20 @@ async def test_a_table_that_fails_holds_up_no_other(loop: Loop, lake_config: Lak
     loop.feed.current = declared(bad="SELECT id, at FROM `lake/curated/a`", good=PLAIN, late="SELECT id, at FROM `lake/curated/b`")
     assert await loop.poll(1.0) == {"bad": "Running", "good": "Running", "late": "Running"}
     assert there(lake_config, "id", name="curated/late") == [(2,)]
+
+
+async def test_what_is_on_its_way_is_no_fault(loop: Loop, lake_config: LakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stop a change that goes from cell to cell: a table without its source yet, or whose history is being made."""
+    monkeypatch.setattr(due, "MAX_STEP_DATES", 1)
+    loop.feed.current = declared(good=PLAIN)
+    await loop.poll()
+    source = Filled(lake_config, "curated/a")
+    source.add(Told(1, 0))
+    source.add(Told(2, 25, date=DATES[1]))
+    await loop.poll()
+    await loop.poll(MIN_REST_SECONDS)
+    told = [(standing.holds, standing.reason) for standing in loop.feed.said["good"]]
+    assert told == [(None, "SourceMissing"), (None, "MakingHistory"), (True, "Running")]
 
 
 async def test_a_date_that_changes_all_the_time_is_made_now_and_then(loop: Loop, lake_config: LakeConfig) -> None:
