@@ -19,7 +19,7 @@ from arterial.api.controlplane.v1 import (
 )
 from chassis import resourcefiles
 from chassis.config import ServiceConfig
-from chassis.errors import ArterialError
+from chassis.errors import ArterialError, Reason
 from chassis.lastgood import LastGood, write_atomically
 from chassis.logs import logger
 from chassis.process import Context
@@ -34,6 +34,10 @@ from chassis.wire import HEADER_BYTES, MAGIC, Schemas
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 10.0
 # The control plane says every 10 s that it lives: a connection that is silent for this is half open, or its server hangs.
 PATIENCE_SECONDS = 25.0
+# A control plane that did not answer who looked for schemas is asked by the next after this: each waits for seconds.
+AWAY_SECONDS = 10.0
+# Whoever frames garbage names schemas that there cannot be.
+MAX_ID = 2**31 - 1
 # Feeds that follow nothing report nothing.
 NOBODY = Reporter("", "", "")
 _log = logger(__name__)
@@ -157,6 +161,7 @@ class DesiredFeed:
         for key, found in self._refused.items():
             self.reports.say(*key, found.resource.metadata.generation, found.why)
         self._changed = asyncio.Event()
+        self._ask_at = 0.0
         for file in sorted((folder / "schemas").glob("*.pb")):
             self._add_schema(file.read_bytes())
         self._declare_schemas(current)
@@ -198,31 +203,45 @@ class DesiredFeed:
 
     async def find_schema(self, schema_id: int) -> bool:
         """True if the schema is known, asking the control plane if it must; found ones are kept on disk."""
-        if self.schemas.get(schema_id) is not None:
+        await self._ask([schema_id])
+        return self.schemas.get(schema_id) is not None
+
+    async def find_schemas(self, topic: Topic, values: Iterable[bytes | None]) -> None:
+        """Looks for the schemas that framed values of a topic were written with. A control plane that does not answer holds nothing up: it
+        is asked again later, by whoever comes then."""
+        if topic.adoption is not None and not topic.adoption.framed:
+            return
+        heads = {value[:HEADER_BYTES] for value in values if value}
+        ids = [int.from_bytes(head[1:], "big") for head in heads if len(head) == HEADER_BYTES and head[0] == MAGIC]
+        now = asyncio.get_running_loop().time()
+        if now >= self._ask_at and not await self._ask(sorted(ids)):
+            self._ask_at = now + AWAY_SECONDS
+
+    async def _ask(self, ids: Iterable[int]) -> bool:
+        """Asks for schemas that are not known; False if the control plane does not answer."""
+        unknown = [schema_id for schema_id in ids if 0 < schema_id <= MAX_ID and self.schemas.get(schema_id) is None]
+        if self._address is None or not unknown:
             return True
-        if self._address is None:
-            return False
-        try:
-            async with channel(self._address) as connection:
-                stub = schema_registry_service_pb2_grpc.SchemaRegistryServiceStub(connection)
-                reply = await stub.GetSchema(schema_registry_service_pb2.GetSchemaRequest(schema_id=schema_id))
-        except ArterialError as error:
-            _log.info("schema not found", schema_id=schema_id, error=str(error))
-            return False
-        encoded = reply.registered.SerializeToString()
+        async with channel(self._address) as connection:
+            stub = schema_registry_service_pb2_grpc.SchemaRegistryServiceStub(connection)
+            for schema_id in unknown:
+                try:
+                    reply = await stub.GetSchema(schema_registry_service_pb2.GetSchemaRequest(schema_id=schema_id))
+                except ArterialError as error:
+                    _log.info("schema not found", schema_id=schema_id, error=str(error))
+                    if error.reason is not Reason.NOT_FOUND:
+                        return False
+                else:
+                    self._keep_schema(schema_id, reply.registered.SerializeToString())
+        return True
+
+    def _keep_schema(self, schema_id: int, encoded: bytes) -> None:
         try:
             self._add_schema(encoded)
         except Exception:
             _log.exception("schema cannot be read", schema_id=schema_id)
-            return False
-        write_atomically(self._folder / "schemas" / f"{schema_id}.pb", encoded)
-        return self.schemas.get(schema_id) is not None
-
-    async def find_schemas(self, values: Iterable[bytes | None]) -> None:
-        """Looks for the schemas that framed values were written with."""
-        for head in {value[:HEADER_BYTES] for value in values if value}:
-            if len(head) == HEADER_BYTES and head[0] == MAGIC:
-                await self.find_schema(int.from_bytes(head[1:], "big"))
+        else:
+            write_atomically(self._folder / "schemas" / f"{schema_id}.pb", encoded)
 
     def _declare_schemas(self, desired: Desired) -> None:
         """Schemas travel with the resources that declare them, so that a topic and its schema are known at the same moment."""

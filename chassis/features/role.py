@@ -245,7 +245,7 @@ class FeatureWorker:
                 await self._add(partition, state, records)
 
     async def _add(self, partition: TopicPartition, state: _Partition, records: Sequence[ConsumerRecord]) -> None:
-        await self._feed.find_schemas(record.value for record in records)
+        await self._feed.find_schemas(state.topic, (record.value for record in records))
         topic = as_it_is(state.topic, len(self._consumer.partitions_for_topic(partition.topic) or ()))
         judged = await asyncio.to_thread(_judged, topic, self._feed, records)
         if judged.waiting:  # the schema may come yet: what stands before it is taken, and the rest asked for again

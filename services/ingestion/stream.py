@@ -233,7 +233,7 @@ class RawStream:
     async def _commit(self, name: str) -> None:
         table, buffer = self._tables[name], self._buffers.pop(name)
         self._since.pop(name, None)
-        await self._feed.find_schemas(record.value for records in buffer.values() for record in records)
+        await self._feed.find_schemas(table.topic, (record.value for records in buffer.values() for record in records))
         links = links_from(_traceparents(buffer)) if self._context.telemetry.enabled else []
         with self._context.telemetry.tracer.start_as_current_span("lake commit", links=links) as span:
             span.set_attribute("arterial.table", table.table.name)

@@ -18,11 +18,12 @@ from arterial.api.events.v1.trip_event_pb2 import TripEvent
 from arterial.api.types.v1 import page_pb2
 from chassis import desired, resourcefiles, sql, testing
 from chassis.config import RpcConfig, ServiceConfig, SqlConfig
-from chassis.desired import DesiredFeed
+from chassis.desired import Desired, DesiredFeed
 from chassis.errors import ArterialError, Reason
 from chassis.rpc.client import channel
 from chassis.testing import eventually
-from chassis.wire import descriptor_set
+from chassis.topics import Adoption, Topic
+from chassis.wire import descriptor_set, frame
 from deploy.local.child import free_port
 from services.controlplane.config import ControlPlaneConfig, RegistryConfig
 from services.controlplane.resources.store import CHANGES, RESOURCES
@@ -250,6 +251,18 @@ async def test_a_registered_schema_is_found_and_kept(plane: ControlPlane, tmp_pa
     assert await alone.find_schema(schema_id)
     decoder = alone.schemas.get(schema_id)
     assert decoder is not None and "tip_minor" in decoder.arrow.names
+
+
+async def test_schemas_that_cannot_be_found_hold_nothing_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A control plane that is away is not asked for each; what is not framed, and ids that there cannot be, are not asked for at all."""
+    topic, plain = Topic("t", "m", "k"), Topic("t", "m", "k", adoption=Adoption(False, "id", "time"))
+    feed = DesiredFeed(Desired(()), tmp_path, f"127.0.0.1:{free_port()}")
+    await feed.find_schemas(topic, [b"\0" + number.to_bytes(4, "big") + b"rest" for number in (0, 2**31, 2**32 - 1)])
+    await feed.find_schemas(plain, [frame(999_999, b"rest")])
+    assert "schema not found" not in capsys.readouterr().out
+    await feed.find_schemas(topic, [frame(number, b"rest") for number in range(900_000, 900_010)])
+    await feed.find_schemas(topic, [frame(999_999, b"rest")])
+    assert capsys.readouterr().out.count("schema not found") == 1
 
 
 def test_a_corrupt_last_good_state_gives_way_to_the_seed(tmp_path: Path) -> None:

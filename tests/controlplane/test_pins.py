@@ -255,7 +255,7 @@ async def test_publish_and_plain_values_go_by_the_pin_and_framed_ones_by_their_w
     names = {short: judge(plain, feed.schemas, [payload], None).columns.schema.names for short, feed in two.feeds.items()}
     assert "note" in names["us"] and "note" not in names["eu"] and "tip" not in names["eu"]
     framed = frame(ids["us"], payload)
-    await pinned.find_schemas([framed])
+    await pinned.find_schemas(topic(two.name), [framed])
     assert judge(topic(two.name), pinned.schemas, [framed], None).columns["note"].to_pylist() == ["n"]
 
 
