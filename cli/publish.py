@@ -30,6 +30,7 @@ from cli.connect import show, to_service
 from cli.stack import state_of
 
 FRAME_RECORDS = 500
+TIMESTAMP = "google.protobuf.Timestamp"
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,10 +48,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 async def run_publish(arguments: argparse.Namespace) -> int:
     """Exit status 1 if a record was rejected."""
-    text = arguments.file.read_text() if arguments.file else sys.stdin.read()
+    text = _read(arguments.file) if arguments.file else sys.stdin.read()
     async with to_service(arguments, "controlplane") as channel:
         schema_id, descriptor = await written_with(channel, arguments.topic)
-    lines, payloads = _payloads(text, descriptor)
+    lines, payloads = encoded(text, descriptor)
     rejected: list[dict[str, Any]] = []
     async with to_service(arguments, "ingestion") as channel:
         stub: Any = grpc_stubs.IngestionServiceStub(channel)
@@ -104,28 +105,47 @@ async def _pinned(channel: Channel, schema: resource_pb2.Resource) -> resource_p
     )
 
 
-def _payloads(text: str, descriptor: Descriptor) -> tuple[list[int], list[bytes]]:
-    """Records and the lines that they stand in. Raises INVALID_REQUEST with every line that is no record."""
+def _read(file: Path) -> str:
+    """Raises INVALID_REQUEST for what cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArterialError(Reason.INVALID_REQUEST, f"{file} cannot be read: {error}") from error
+
+
+def encoded(text: str, descriptor: Descriptor) -> tuple[list[int], list[bytes]]:
+    """The lines in which records stand, and the records. Raises INVALID_REQUEST with every line that is no record."""
     make = message_factory.GetMessageClass(descriptor)
     lines, found, wrong = list[int](), list[bytes](), list[Violation]()
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: JSON may have all other ends of lines within a text.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             found.append(_record(json.loads(line), make()).SerializeToString())
             lines.append(number)
-        except (ValueError, json_format.ParseError) as error:
+        except (ValueError, RecursionError, json_format.ParseError) as error:
             wrong.append(Violation(f"line {number}", str(error)))
     if wrong:
         raise ArterialError(Reason.INVALID_REQUEST, f"not records of {descriptor.full_name}; nothing was published", violations=wrong)
     return lines, found
 
 
-def _record(document: dict[str, Any], record: Any) -> Any:
+def _record(document: Any, record: Any) -> Any:
+    if not isinstance(document, dict):
+        raise ValueError("a record is a JSON object")
     json_format.ParseDict(document, record)
-    if not record.event_id:
+    # Events of others may have neither, or mean something else by them.
+    known = record.DESCRIPTOR.fields_by_name
+    identity, moment = known.get("event_id"), known.get("event_time")
+    if identity is not None and identity.type == identity.TYPE_BYTES and not record.event_id:
         record.event_id = uuid.uuid4().bytes
-    if not record.HasField("event_time"):
+    if (
+        moment is not None
+        and moment.message_type is not None
+        and moment.message_type.full_name == TIMESTAMP
+        and not record.HasField("event_time")
+    ):
         record.event_time.FromNanoseconds(time.time_ns() // 1000 * 1000)
     return record
 

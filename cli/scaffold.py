@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+import yaml
+
 from chassis.errors import ArterialError, Reason, Violation
 from cli.connect import show
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+# Fields that every event has, by which none is partitioned.
+_OWN = ("event_id", "event_time", "sequence")
+_NOT_YAML = "that YAML does not take for something else, as it does no and null"
 _TEAM = re.compile(r"[a-z][a-z0-9-]*")
 
 PROTO = Template("""syntax = "proto3";
@@ -137,24 +142,32 @@ def run_init(arguments: argparse.Namespace, ask: Callable[[str], str] = input) -
 
 
 def _answers(arguments: argparse.Namespace, ask: Callable[[str], str]) -> Answers:
-    """Raises INVALID_REQUEST with every answer that cannot be."""
-    name = arguments.name or ask("name of the events, plural, for example scooter_rides: ").strip()
-    owner = arguments.owner or ask("team that answers for them: ").strip()
-    tier = arguments.tier or ask("tier, 1 (most important) to 3 [3]: ").strip() or "3"
-    key = arguments.key or ask("field that they are partitioned by [city_id]: ").strip() or "city_id"
+    """Raises INVALID_REQUEST with every answer that cannot be, or if nobody answers."""
+    try:
+        name = arguments.name or ask("name of the events, plural, for example scooter_rides: ").strip()
+        owner = arguments.owner or ask("team that answers for them: ").strip()
+        tier = arguments.tier or ask("tier, 1 (most important) to 3 [3]: ").strip() or "3"
+        key = arguments.key or ask("field that they are partitioned by [city_id]: ").strip() or "city_id"
+    except EOFError as error:
+        raise ArterialError(Reason.INVALID_REQUEST, "nobody answers: give --name, --owner, --tier and --key") from error
     wrong = [
         Violation(field, f"{value!r} is not {wanted}")
         for field, value, fits, wanted in (
-            ("name", name, _NAME.fullmatch(name), "lower-case words joined by _"),
-            ("owner", owner, _TEAM.fullmatch(owner), "lower-case words joined by -"),
+            ("name", name, _fits(_NAME, name) and name != "s", f"lower-case words joined by _ {_NOT_YAML}"),
+            ("owner", owner, _fits(_TEAM, owner), f"lower-case words joined by - {_NOT_YAML}"),
             ("tier", tier, tier in ("1", "2", "3"), "1, 2 or 3"),
-            ("key", key, _NAME.fullmatch(key), "lower-case words joined by _"),
+            ("key", key, _fits(_NAME, key) and key not in _OWN, f"lower-case words joined by _ {_NOT_YAML}, nor {', '.join(_OWN)}"),
         )
         if not fits
     ]
     if wrong:
         raise ArterialError(Reason.INVALID_REQUEST, "the answers do not make a dataset", violations=wrong)
     return Answers(name, owner, int(tier), key)
+
+
+def _fits(pattern: re.Pattern[str], word: str) -> bool:
+    """Whether a word is of the form, and a text where it stands in YAML."""
+    return pattern.fullmatch(word) is not None and isinstance(yaml.safe_load(word), str)
 
 
 def proto(answers: Answers) -> str:

@@ -13,7 +13,12 @@ from arterial.api.controlplane.v1 import schema_registry_service_pb2 as pb
 from arterial.api.controlplane.v1 import specs_pb2
 from chassis.errors import ArterialError, Reason, Violation
 
-TYPES = {".proto": specs_pb2.SCHEMA_TYPE_PROTOBUF, ".avsc": specs_pb2.SCHEMA_TYPE_AVRO, ".json": specs_pb2.SCHEMA_TYPE_JSON}
+TYPES = {
+    ".proto": specs_pb2.SCHEMA_TYPE_PROTOBUF,
+    ".avsc": specs_pb2.SCHEMA_TYPE_AVRO,
+    ".json": specs_pb2.SCHEMA_TYPE_JSON,
+    ".jsonschema": specs_pb2.SCHEMA_TYPE_JSON,
+}
 COMPILE_SECONDS = 30
 _QUOTED = re.compile(r"""["']([^"'\n]+\.proto)["']""")
 

@@ -36,7 +36,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     put = actions.add_parser("register", help="register a file as a version of a subject")
     put.set_defaults(run=run_register)
     for action in (check, put):
-        action.add_argument("file", type=Path, help=".proto, .avsc or .json (JSON Schema)")
+        action.add_argument("file", type=Path, help=".proto, .avsc, or JSON Schema (.json, .jsonschema)")
         action.add_argument("--subject", help="default: name of the file with the suffix -value")
         action.add_argument("--import-path", action="append", type=Path, default=[], metavar="DIR", help="where a .proto finds its imports")
         action.add_argument(
