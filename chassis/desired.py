@@ -315,6 +315,7 @@ class DesiredFeed:
                 if message is None:
                     return
                 self.reports.reached()
+                self._ask_at = 0.0
                 version = received.take(message)
                 if version is not None:
                     yield received, version

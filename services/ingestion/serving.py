@@ -18,7 +18,8 @@ async def serve(config: IngestionConfig, context: Context) -> None:
     """Role `serve`: the RPCs."""
     producer = kafka.producer(config.kafka)
     async with follow_desired(config, context) as feed, emitting(config, context) as lineage:
-        await kafka.ensure_topics(config.kafka, feed.current.topics.values())
+        # The role that reads them says which cannot be.
+        await kafka.try_topics(config.kafka, feed.current.topics.values())
         await producer.start()
 
         def register(server: grpc.aio.Server) -> list[str]:

@@ -13,9 +13,10 @@ from chassis import kafka, testing
 from chassis.desired import Desired
 from chassis.lake import Table
 from chassis.lineage import Lineage
-from chassis.testing import eventually
+from chassis.testing import eventually, running
 from services.ingestion import stream
 from services.ingestion.rows import PARTITION_BY
+from services.ingestion.serving import serve
 from services.ingestion.stream import RawStream
 from tests.events import trip_event
 from tests.ingestion.conftest import Ingestion, seed
@@ -27,12 +28,12 @@ async def streaming(ingestion: Ingestion) -> AsyncIterator[dict[str, Said]]:
     """The stream, which must not end by itself; what it says."""
     context = testing.context()
     heard = ingestion.feed.reports = Heard()
-    running = asyncio.create_task(RawStream(ingestion.config, context, ingestion.feed, Lineage(None, "local", context.clock)).run())
+    task = asyncio.create_task(RawStream(ingestion.config, context, ingestion.feed, Lineage(None, "local", context.clock)).run())
     try:
         yield heard.said
     finally:
         context.stopping.set()
-        await running
+        await task
 
 
 def declare(ingestion: Ingestion, *topics: str, change: Callable[[resource_pb2.Resource], None] = lambda _: None) -> None:
@@ -78,10 +79,10 @@ async def in_raw(ingestion: Ingestion, rows: int, topic: str = "") -> None:
 
 
 async def test_a_topic_that_kafka_refuses_keeps_no_other_from_being_read(ingestion: Ingestion) -> None:
-    """Its name is told, and why; the stream lives on."""
+    """Its name is told, and why; the stream lives on, and so does who takes records."""
     name = ingestion.topic.name
     declare(ingestion, "no/topic", name)
-    async with streaming(ingestion) as said:
+    async with streaming(ingestion) as said, running(serve, ingestion.config):
         await says(said, "no/topic", "TableFailed")
         await ingestion.publisher.publish(name, [trip_event().SerializeToString()], 0)
         await in_raw(ingestion, 1)
