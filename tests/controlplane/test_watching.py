@@ -1,7 +1,7 @@
 """Watch at depth: resume, bounded history, slow readers, one serialisation for all, and what is not of a watcher's concern."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -52,6 +52,30 @@ class Place:
     async def write(self, edits: list[Edit]) -> None:
         """Makes edits, over whatever there is."""
         await self.store.write(edits, Why("test", ""), await self.store.version())
+
+
+class Away(ChangeFeed):
+    """A database that has closed the connection, and takes no other."""
+
+    asked = 0
+
+    @asynccontextmanager
+    async def listening(self, heard: Callable[[], None]) -> AsyncIterator[Callable[[], bool]]:
+        """Fails."""
+        self.asked += 1
+        heard()
+        raise OSError("connection refused")
+        yield
+
+
+async def test_a_database_that_is_away_is_asked_now_and_then() -> None:
+    """Not as often as a processor can."""
+    context, feed = testing.context(), Away(sql.engine(SqlConfig(url="postgresql+asyncpg://nobody@127.0.0.1:1/none")))
+    polling = asyncio.create_task(Watching(feed, context).poll())
+    await asyncio.sleep(0.2)
+    context.stopping.set()
+    await polling
+    assert feed.asked == 1
 
 
 @pytest.fixture

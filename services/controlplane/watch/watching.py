@@ -50,6 +50,8 @@ class Watching:
                 await self._follow()
             except (OSError, SQLAlchemyError, *DRIVER_ERRORS) as error:
                 _log.warning("store away, watchers keep what they have", error=repr(error))
+                # That the connection was lost was heard, too.
+                self._heard.clear()
                 await self._pause(RETRY_SECONDS)
         self._moved.set()
 
