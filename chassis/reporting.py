@@ -87,7 +87,8 @@ class Reports:
                         await self._wake.wait()
                 if asyncio.get_running_loop().time() >= repeat_at:
                     # Whatever was said meanwhile: what changes all the time must not keep the rest from being told.
-                    self._due, repeat_at = dict.fromkeys(self._said), _next_repeat()
+                    self._due |= self._standing()
+                    repeat_at = _next_repeat()
                 await asyncio.sleep(GATHER_SECONDS * random.random())
                 self._wake.clear()
                 try:
@@ -96,13 +97,16 @@ class Reports:
                 except ArterialError as error:
                     _log.info("status could not be reported, it is kept", reason=str(error.reason), resources=len(self._due))
                     # A control plane that was away may have forgotten this process.
-                    self._due = dict.fromkeys(self._said)
+                    self._due |= self._standing()
                     self._wake.set()
                     self._reached.clear()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(backoff * random.uniform(0.5, 1.5)):
                             await self._reached.wait()
                     backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
+
+    def _standing(self) -> dict[Key, None]:
+        return dict.fromkeys(key for key, (_, standing) in self._said.items() if standing is not None)
 
     async def _send(self, connection: Channel) -> None:
         stub = control_plane_service_pb2_grpc.ControlPlaneServiceStub(connection)

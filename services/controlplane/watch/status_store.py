@@ -49,7 +49,7 @@ class StatusStore:
         self._engine = engine
 
     async def report(self, reporter: Reporter, given: Iterable[pb.ResourceStatus]) -> list[str]:
-        """Takes reports in; returns "KIND/NAME" of resources that do not exist."""
+        """Takes reports in; one without conditions takes back the one before. Returns "KIND/NAME" of resources that do not exist."""
         latest = {(report.kind, report.name): report.status for report in given}
         async with self._engine.begin() as connection:
             known = await _known(connection, latest)
@@ -65,8 +65,11 @@ class StatusStore:
                     "body": statuses.reported(latest[kind, name], before.get((kind, name)), now).SerializeToString(),
                     "reported_at": now,
                 }
-                for kind, name in sorted(known)
+                for kind, name in sorted(key for key in known if latest[key].conditions)
             ]
+            gone = [key for key in before if not latest[key].conditions]
+            if gone:
+                await connection.execute(sa.delete(REPORTS).where(*_by(reporter), sa.tuple_(REPORTS.c.kind, REPORTS.c.name).in_(gone)))
             if rows:
                 values = insert(REPORTS)
                 changed = {"body": values.excluded.body, "reported_at": values.excluded.reported_at}
@@ -116,9 +119,13 @@ async def _known(connection: AsyncConnection, wanted: Collection[Key]) -> set[Ke
 
 
 async def _before(connection: AsyncConnection, reporter: Reporter, known: Collection[Key]) -> Mapping[Key, resource_pb2.Status]:
-    mine = (REPORTS.c.cell == reporter.cell, REPORTS.c.component == reporter.component, REPORTS.c.instance == reporter.instance)
-    query = sa.select(REPORTS.c.kind, REPORTS.c.name, REPORTS.c.body).where(*mine, REPORTS.c.name == _any(name for _, name in known))
-    return {(row.kind, row.name): resource_pb2.Status.FromString(row.body) for row in await connection.execute(query)}
+    mine = (*_by(reporter), REPORTS.c.name == _any(name for _, name in known))
+    rows = await connection.execute(sa.select(REPORTS.c.kind, REPORTS.c.name, REPORTS.c.body).where(*mine))
+    return {(row.kind, row.name): resource_pb2.Status.FromString(row.body) for row in rows if (row.kind, row.name) in known}
+
+
+def _by(reporter: Reporter) -> tuple["sa.ColumnElement[bool]", ...]:
+    return REPORTS.c.cell == reporter.cell, REPORTS.c.component == reporter.component, REPORTS.c.instance == reporter.instance
 
 
 def _any(names: Iterable[str]) -> "sa.CollectionAggregate[bool]":

@@ -37,8 +37,7 @@ def fill(resource: resource_pb2.Resource, reports: Iterable[tuple[Reporter, reso
     resource.status.ClearField("observed_generation")
     del resource.status.conditions[:]
     for reporter, status in reports:
-        # What was taken back speaks of no generation.
-        generations += [status.observed_generation] if status.conditions else []
+        generations.append(status.observed_generation)
         for condition in status.conditions:
             added = resource.status.conditions.add()
             added.CopyFrom(condition)
