@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from pyarrow.fs import FileSelector, FileType
@@ -65,4 +66,6 @@ class Checkpoints:
         for info in self._files.get_file_info(FileSelector(self._root)):
             forgotten = info.mtime is not None and info.mtime < old
             if info.type == FileType.Directory and (forgotten or info.path.rstrip("/") == self._folder):
-                self._files.delete_dir(info.path)
+                # Another worker may remove it at this moment; no training fails because something is left.
+                with suppress(OSError):
+                    self._files.delete_dir(info.path)

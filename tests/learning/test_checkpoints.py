@@ -1,6 +1,7 @@
 """Training goes on from its last checkpoint, if it is the same training."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,14 @@ def test_what_was_left_long_ago_is_removed(models: LakeConfig) -> None:
     os.utime(old, (long_ago, long_ago))
     Checkpoints(models, "run-3", print).clear()
     assert [folder.name for folder in Path(models.root, FOLDER).iterdir()] == ["run-2"]
+
+
+def test_workers_that_end_at_once_do_not_fail_over_what_others_left(models: LakeConfig) -> None:
+    """Each may remove what is old."""
+    for number in range(300):
+        folder = Path(models.root, FOLDER, f"run-{number}")
+        folder.mkdir(parents=True)
+        (folder / "rounds").write_bytes(b"x")
+        os.utime(folder, (0, 0))
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda number: Checkpoints(models, f"ended-{number}", print).clear(), range(3)))
