@@ -31,6 +31,7 @@ from services.controlplane.registry.reading import Understood, of_files, underst
 from services.controlplane.registry.store import Version
 from services.controlplane.registry.verdicts import Earlier, Verdict
 from services.controlplane.resources import store as resource_store
+from services.controlplane.resources.pinning import subject_of
 
 
 class SchemaRegistry:
@@ -219,7 +220,7 @@ class SchemaRegistry:
         version: int | None,
         level: Compatibility | None = None,
     ) -> Verdict:
-        topic = await self.adopt(connection, subject)
+        topic = await self.adopt(connection, subject) is not None or await _written(connection, subject)
         level = level or (await effective(connection, subject)).compatibility
         versions = await store.versions(connection, subject)
         if version is not None:
@@ -227,7 +228,7 @@ class SchemaRegistry:
             if not versions and version != -1:
                 raise failure(RegistryCode.VERSION_NOT_FOUND, f"Version {version} not found.")
         # Whoever demands nothing, or approved a break at `apply`, lets the tables break too.
-        table = topic is not None and level is not Compatibility.NONE
+        table = topic and level is not Compatibility.NONE
         needed = versions if level.transitive or table else versions[-1:]
         earlier = [Earlier(each.version, await self.library.understood(connection, each.schema_id)) for each in needed]
         return await asyncio.to_thread(verdicts.judge, understood, earlier, level, table=table)
@@ -274,6 +275,15 @@ class SchemaRegistry:
         ready = await self._referenced(connection, of_files(protobuf.parse_set(sent)), "", write=True)
         if ready is not None:
             await store.replace_schema(connection, schema_id, store.values(ready, sent) | {"message": name})
+
+
+async def _written(connection: AsyncConnection, subject: str) -> bool:
+    """Whether a topic is written with a Schema resource that stands for the subject: by its own name, or because it says so."""
+    names = [subject.removesuffix(SUFFIX)] if subject.endswith(SUFFIX) else []
+    named = [schema.metadata.name for schema in await resource_store.naming(connection, "Schema", [subject])]
+    declared = await resource_store.of_kind(connection, "Schema", [*names, *named])
+    stands = {name for name, schema in declared.items() if qualified(subject_of(schema)) == subject}
+    return any(topic.topic.schema in stands for topic in await resource_store.naming(connection, "Topic", stands))
 
 
 def _of_set(file_descriptor_set: bytes, message: str) -> Understood:

@@ -18,6 +18,7 @@ ONE_WAY_DOORS: Mapping[str, Mapping[str, str]] = {
     "Cell": {"spec.region": "rows of the lake carry the region: a cell's boundary does not move afterwards"},
     "Topic": {
         "spec.message": "tables of the topic have the columns of its message",
+        "spec.schema": "tables of the topic have the columns of its schema",
         "spec.keyField": "records would lie in other partitions than those before",
         "spec.routing": "records would lie in other partitions than those before",
         "spec.partitions": "records of a key would lie in other partitions than those before",
