@@ -206,6 +206,15 @@ async def test_a_good_change_goes_from_cell_to_cell_by_itself(cells: Cells) -> N
     ]
 
 
+async def test_a_cell_that_is_removed_meanwhile_is_not_waited_for(cells: Cells) -> None:
+    """Nobody is there who could say that it is well."""
+    await cells.apply(2222, canary="us")
+    await cells.to.control.DeleteResource(pb.DeleteResourceRequest(kind="Cell", name="eu", approvals=["Cell/eu:deleted"]))
+    await cells.sees("us", 2222)
+    cells.say("us", GOOD)
+    await cells.sees("local", 2222)
+
+
 async def test_a_bad_change_stays_where_it_is(cells: Cells, plane: ControlPlane) -> None:
     """It stops, the status says why, the others keep the former version also over a restart, and the next change goes to all."""
     await cells.apply(2222, canary="us")

@@ -118,6 +118,9 @@ async def _move(connection: AsyncConnection, key: tuple[str, str], terms: Terms)
 
 async def _judged(connection: AsyncConnection, row: "sa.Row[tuple[object, ...]]", terms: Terms) -> Rollout:
     under_way = rollout_rows.rollout(row)
+    if not await store.of_kind(connection, "Cell", [under_way.current]):
+        # It was removed since: nobody is there to say that it is well.
+        return rollouts.advanced(under_way, await now_of(connection))
     of_it = (REPORTS.c.kind == row.kind, REPORTS.c.name == row.name) if not under_way.silent else ()
     reports = [
         ((report.kind, report.name), Reporter(report.cell, report.component, report.instance), resource_pb2.Status.FromString(report.body))

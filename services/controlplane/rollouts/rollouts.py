@@ -99,7 +99,7 @@ def judged(rollout: Rollout, reports: Iterable[tuple[Reporter, resource_pb2.Stat
         return _halted(rollout, f"cell {rollout.current}: {waiting} within {terms.timeout_seconds:.0f} s", now)
     if waiting or elapsed < terms.soak_seconds:
         return rollout
-    return _advanced(rollout, now)
+    return advanced(rollout, now)
 
 
 def judged_by_cell(rollout: Rollout, reports: Iterable[tuple[Key, Reporter, resource_pb2.Status]], now: datetime, terms: Terms) -> Rollout:
@@ -112,10 +112,11 @@ def judged_by_cell(rollout: Rollout, reports: Iterable[tuple[Key, Reporter, reso
             if told.status == "False" and told.last_transition_time.ToDatetime(UTC) >= rollout.moved_at:
                 why = f"cell {reporter.cell}, {reporter.component}, {'/'.join(key)}: {told.reason} {told.message}".rstrip()
                 return _halted(rollout, why, now)
-    return _advanced(rollout, now) if (now - rollout.moved_at).total_seconds() >= terms.soak_seconds else rollout
+    return advanced(rollout, now) if (now - rollout.moved_at).total_seconds() >= terms.soak_seconds else rollout
 
 
-def _advanced(rollout: Rollout, now: datetime) -> Rollout:
+def advanced(rollout: Rollout, now: datetime) -> Rollout:
+    """The rollout, shown to one cell more, or done."""
     if rollout.shown == len(rollout.cells):
         return replace(rollout, state=RolloutState.DONE, moved_at=now)
     return replace(rollout, shown=rollout.shown + 1, moved_at=now)
