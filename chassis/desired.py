@@ -375,12 +375,13 @@ async def acting(feed: DesiredFeed, act: Callable[[Desired], None]) -> AsyncIter
 
     async def follow() -> None:
         while True:
-            changed = asyncio.ensure_future(feed.changed())
+            acted = feed.current
             try:
-                act(feed.current)
+                act(acted)
             except Exception:
-                _log.exception("desired state could not be acted on", version=feed.current.version)
-            await changed
+                _log.exception("desired state could not be acted on", version=acted.version)
+            if feed.current is acted:
+                await feed.changed()
 
     following = asyncio.create_task(follow())
     try:

@@ -15,7 +15,7 @@ from arterial.api.controlplane.v1 import resource_pb2, saved_state_pb2, specs_pb
 from chaos.tcp_proxy import Fault, Proxy
 from chassis import desired, reporting, testing
 from chassis.config import CellConfig, ServiceConfig
-from chassis.desired import Desired, DesiredFeed, follow_desired
+from chassis.desired import Desired, DesiredFeed, acting, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.lastgood import FILE, FORMER, LastGood
 from chassis.reporting import Reporter, Reports, Standing
@@ -270,6 +270,14 @@ def test_a_resync_is_complete_before_anything_is_forgotten() -> None:
     assert received.take(batch(cell("b"), synced=False, version=0)) is None and set(received.in_force) == {("Cell", "a"), ("Cell", "b")}
     assert received.take(pb.WatchResponse(type=pb.WatchResponse.TYPE_SYNCED, resource_version=7)) == 7
     assert set(received.in_force) == {("Cell", "b")} and received.changed
+
+
+async def test_a_change_at_the_very_moment_of_acting_is_acted_on(tmp_path: Path) -> None:
+    """Though it comes after the state was looked at and before the next one is waited for."""
+    feed, acted = DesiredFeed(Desired((), 1), tmp_path, None), list[int]()
+    async with acting(feed, lambda desired: acted.append(desired.version)):
+        asyncio.get_running_loop().call_soon(feed.replace, Desired((), 2))
+        await eventually(holds(lambda: acted == [1, 2]), "the change", 5)
 
 
 def test_a_version_that_moved_for_another_reason_is_no_change() -> None:
