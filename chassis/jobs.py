@@ -186,6 +186,10 @@ class Held:
                 self.lines.put_back(lines)
                 _given_up(error)
                 continue
+            except asyncio.CancelledError:
+                # The attempt has ended: they go with its end.
+                self.lines.put_back(lines)
+                raise
             self._valid_until = self._context.clock.now() + LEASE_SECONDS
             if reply.cancelled:
                 raise Stopped("the run was cancelled")

@@ -6,6 +6,7 @@ import pytest
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2
+from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import model_service_pb2 as pb
 from arterial.api.types.v1 import page_pb2
 from chassis import desired, testing
@@ -13,7 +14,7 @@ from chassis.config import ServiceConfig
 from chassis.errors import ArterialError, Reason
 from chassis.testing import eventually
 from tests.controlplane.conftest import SEED, ControlPlane
-from tests.controlplane.stubs import PAYMENTS, TRIPS, Stubs, create, model, report, stubs, take, verdict
+from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, model, report, stubs, take, verdict
 
 LIVE, SHADOW, RETIRED, REJECTED = (
     pb.VERSION_STAGE_LIVE,
@@ -88,6 +89,25 @@ async def test_what_a_stopped_run_trained_is_not_taken(shared_plane: ControlPlan
         with pytest.raises(ArterialError) as caught:
             await register(to, "2", run_id="run-0")
         assert caught.value.reason is Reason.NOT_FOUND
+
+
+async def test_what_was_trained_from_a_partition_that_is_blocked_since_stays_in_shadow(shared_plane: ControlPlane) -> None:
+    """With enough answers, too; it goes live once the partition is released."""
+    async with stubs(shared_plane) as to:
+        await to.control.Apply(control.ApplyRequest(resources=[model(to, shadow_answers=10)]))
+        await report(to, verdict(TRIPS, "PASS", 1), verdict(PAYMENTS, "PASS", 1))
+        for version in ("1", "2"):
+            run = (await create(to, "pricing-train", to.model, again=True)).run
+            lease = (await take(to, "pricing-train")).lease
+            await register(to, version, run_id=run.run_id)
+            await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=run.run_id, lease=lease, succeeded=True))
+        await report(to, verdict(PAYMENTS, "FAIL", 2, reasons=["amounts doubled"]))
+        seen = pb.ReportShadowRequest(model=to.model, version="2", answers=10)
+        shadow = (await to.models.ReportShadow(seen)).version
+        assert (shadow.stage, list(shadow.reasons)) == (SHADOW, [f"stays in shadow: {PAYMENTS} {DAY} is BLOCKED: amounts doubled"])
+        assert await stages(to) == [("2", SHADOW), ("1", LIVE)]
+        await report(to, verdict(PAYMENTS, "PASS", 3))
+        assert (await to.models.ReportShadow(seen)).version.stage == LIVE
 
 
 async def test_serving_processes_get_the_live_version_from_their_desired_state(plane: ControlPlane, tmp_path: Path) -> None:

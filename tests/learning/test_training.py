@@ -15,7 +15,7 @@ from arterial.api.controlplane.v1alpha1 import model_service_pb2
 from chassis import testing
 from chassis.config import CellConfig, LakeConfig
 from chassis.errors import ArterialError
-from chassis.jobs import MAX_LINES, MAX_WAITING_LINES, CapacityConfig, Lines
+from chassis.jobs import MAX_LINES, MAX_WAITING_LINES, CapacityConfig, Held, Lines
 from chassis.learning import training
 from chassis.learning.artefact import Artefacts
 from chassis.learning.training import WorkConfig
@@ -189,6 +189,41 @@ async def _created(to: Stubs) -> bool:
         await create(to, "pricing-train", to.model)
         return True
     return False
+
+
+class Slow:
+    """A control plane that takes long to answer a heartbeat."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.log: list[str] = []
+
+    async def KeepRun(self, request: pb.KeepRunRequest, timeout: float) -> pb.KeepRunResponse:
+        """Has no answer yet."""
+        self.asked.set()
+        await asyncio.sleep(60)
+        return pb.KeepRunResponse()
+
+    async def FinishRun(self, request: pb.FinishRunRequest, timeout: float) -> pb.FinishRunResponse:
+        """Notes the lines."""
+        self.log += request.log
+        return pb.FinishRunResponse()
+
+
+async def test_lines_of_a_heartbeat_that_is_cut_off_come_with_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt ends while they are on their way."""
+    monkeypatch.setattr("chassis.jobs.HEARTBEAT_SECONDS", 0.0)
+    slow = Slow()
+    held = Held(slow, testing.context(), pb.Run(run_id="run-1"), "lease")
+    held.lines.add("half way")
+    keeping = asyncio.create_task(held.keep())
+    await slow.asked.wait()
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping
+    held.lines.add("done")
+    await held.finish(True)
+    assert slow.log == ["half way", "done"]
 
 
 def test_lines_of_log_are_bounded() -> None:

@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import model_service_pb2 as pb
 from chassis.errors import ArterialError, Reason
+from services.controlplane.jobs import gating
+from services.controlplane.jobs.rows import run_of
 from services.controlplane.jobs.runs import RunState, number_of
 from services.controlplane.models import promotion
 from services.controlplane.models.promotion import Comparison, Stage, Standing, Version
@@ -143,7 +145,8 @@ async def _change(connection: AsyncConnection, resource: resource_pb2.Resource, 
     """Applies a change to the versions of a model and writes what serves; returns the live version ("" for none)."""
     name, spec = resource.metadata.name, resource.model
     held = await _considered(connection, name, spec.pinned_version)
-    after = change(spec, [stored.judged for stored in held.values()])
+    changed = change(spec, [stored.judged for stored in held.values()])
+    after = [await _unless_withheld(connection, held[version.version], version) for version in changed]
     live, shadow = promotion.live_of(spec, after), promotion.shadow_of(spec, after)
     for version in after:
         before = held[version.version]
@@ -165,6 +168,19 @@ async def _change(connection: AsyncConnection, resource: resource_pb2.Resource, 
 
     await store.edit_status(connection, resource, write, f"Model/{name}: {why}")
     return live.version if live is not None else ""
+
+
+async def _unless_withheld(connection: AsyncConnection, before: Stored, after: Version) -> Version:
+    """The version, left in shadow if it would go live by now and a partition that its training read is withheld since."""
+    if (before.judged.standing, after.standing) != (Standing.SHADOW, Standing.PASSED) or not before.registered.run_id:
+        return after
+    row = (await connection.execute(sa.select(RUNS).where(RUNS.c.number == number_of(before.registered.run_id)))).first()
+    if row is None:
+        return after
+    (weighed,) = await gating.weighed(connection, [replace(run_of(row), state=RunState.PENDING)])
+    if weighed.state is RunState.PENDING:
+        return after
+    return replace(after, standing=Standing.SHADOW, reasons=tuple(f"stays in shadow: {why}" for why in weighed.reasons))
 
 
 async def _considered(connection: AsyncConnection, model: str, pinned: str) -> dict[str, Stored]:
