@@ -58,6 +58,8 @@ class RawStream:
         # Why a topic cannot be read into its table as declared, and when that is tried again.
         self._failed: dict[str, str] = {}
         self._retry_at = 0.0
+        # Why the last commit of a topic failed: it is no better for being tried again.
+        self._untaken: dict[str, str] = {}
         # Per partition: progress in the table, and the offset up to which records were taken into a buffer.
         self._progress: dict[TopicPartition, int | None] = {}
         self._taken: dict[TopicPartition, int] = {}
@@ -78,13 +80,15 @@ class RawStream:
                     await self._subscribe(desired)
                 await self._take_over()
                 positioned = Counter(partition.topic for partition in self._progress) if self._assignment.settled else None
-                say_raw(self._feed, desired, positioned, self._failed, self._differing())
+                say_raw(self._feed, desired, positioned, self._untaken | self._failed, self._differing())
                 await self._fetch()
                 for name in self._due():
                     try:
                         await self._commit(name)
+                        self._untaken.pop(name, None)
                     except Exception as error:
                         self._park(name, error)
+                        self._untaken[name] = self._failed[name]
         finally:
             await self._consumer.stop()
 
@@ -118,6 +122,7 @@ class RawStream:
         """Opens a topic's table. One that cannot be opened keeps none of the others from being read; it is tried again."""
         try:
             self._tables[name] = await asyncio.to_thread(RawTable, self._config.cell, self._config.lake, topic, self._feed.schemas)
+            self._untaken.pop(name, None)
             self._lineage.emit(raw_job(f"kafka/{name}", name, columns_of(topic, self._feed.schemas)))
         except Exception as error:
             _log.exception("table cannot be opened", topic=name)
@@ -128,6 +133,7 @@ class RawStream:
         del self._tables[name]
         self._lineage.end(f"ingestion.raw.{name}")
         self._since.pop(name, None)
+        self._untaken.pop(name, None)
         for partition in [partition for partition in self._taken if partition.topic == name]:
             self._forget(partition)
 
