@@ -20,6 +20,8 @@ TYPES = {
     ".jsonschema": specs_pb2.SCHEMA_TYPE_JSON,
 }
 COMPILE_SECONDS = 30
+# Lines of the compiler's own log.
+_LOGGED = re.compile(r"WARNING: |[IW][0-9]{4} ")
 _QUOTED = re.compile(r"""["']([^"'\n]+\.proto)["']""")
 
 
@@ -59,7 +61,9 @@ def _compiled(file: Path, folders: Sequence[Path]) -> pb.Schema:
         words += [*(f"-I{folder.resolve()}" for folder in folders), file.name]
         done = subprocess.run(words, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
         if done.returncode != 0:
-            wrong = [Violation(str(file), line) for line in done.stderr.splitlines() if "warning" not in line.lower()]
+            wrong = [
+                Violation(str(file), line) for line in done.stderr.splitlines() if ": warning: " not in line and not _LOGGED.match(line)
+            ]
             raise ArterialError(Reason.INVALID_REQUEST, f"{file} cannot be compiled", violations=wrong)
         encoded = target.read_bytes()
     main = FileDescriptorSet.FromString(encoded).file[-1]

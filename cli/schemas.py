@@ -31,7 +31,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     text = "Exit status: 0 compatible; 1 not compatible; 3 not compatible, and something of tier 1 would feel it."
     check = actions.add_parser("check", help="whether a file could be registered, and who would feel it", description=text)
-    check.add_argument("--against", type=int, default=0, metavar="VERSION", help="only this version counts")
+    check.add_argument("--against", type=_version, default=0, metavar="VERSION", help="only this version counts")
     check.set_defaults(run=run_check)
     put = actions.add_parser("register", help="register a file as a version of a subject")
     put.set_defaults(run=run_register)
@@ -47,7 +47,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     subjects.set_defaults(run=run_list)
     get = actions.add_parser("get", help="a schema by subject or id")
     get.add_argument("name", help="subject, or id")
-    get.add_argument("--version", type=int, default=0, help="default: the newest")
+    get.add_argument("--version", type=_version, default=0, help="default: the newest")
     get.set_defaults(run=run_get)
 
 
@@ -94,7 +94,7 @@ async def run_get(arguments: argparse.Namespace) -> int:
     """A schema as text."""
     async with to_service(arguments, "controlplane") as channel:
         stub = schema_registry_service_pb2_grpc.SchemaRegistryServiceStub(channel)
-        if arguments.name.isdigit():
+        if arguments.name.isascii() and arguments.name.isdigit() and int(arguments.name) < 2**31:
             found = (await stub.GetSchema(pb.GetSchemaRequest(schema_id=int(arguments.name)))).registered
         else:
             request = pb.GetSchemaVersionRequest(subject=arguments.name, version=arguments.version)
@@ -203,6 +203,13 @@ def _lines(subject: str, verdict: pb.CheckSchemaResponse, felt: Felt) -> list[st
         lines += table([["", "WOULD FEEL IT", "KIND", "TIER", "OWNER"], *who]) if who else ["nobody is known who would feel it"]
         lines += [f"  written by {node.name}" + f" ({node.owner})" * bool(node.owner) for node in felt.producers]
     return lines
+
+
+def _version(text: str) -> int:
+    """Raises ValueError, which argparse tells, for what is no version of a schema."""
+    if not 0 <= int(text) < 2**31:
+        raise ValueError
+    return int(text)
 
 
 def _type(kind: int) -> str:

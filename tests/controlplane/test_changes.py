@@ -144,6 +144,13 @@ async def test_what_another_replica_declares_meanwhile_is_not_written_over(share
         await engine.dispose()
 
 
+async def test_a_version_that_is_not_made_yet_has_no_state(terminal: Terminal) -> None:
+    """It is no other name for now."""
+    for words in (("get", "Owner", "risk", "--as-of", "999999"), ("get", "Owner", "--as-of", "999999"), ("rollback", "--to", "999999")):
+        with pytest.raises(ArterialError, match="there is no version 999999 yet: the newest is"):
+            await terminal.text(*words)
+
+
 async def test_a_kind_that_there_is_not_is_told(terminal: Terminal, capsys: "pytest.CaptureFixture[str]") -> None:
     """As wrong usage, with what may be meant; not as a table of none, or by waiting for ever."""
     for words in (("get", "topik"), ("history", "Topik", "x"), ("watch", "Topik"), ("export", "Topik")):

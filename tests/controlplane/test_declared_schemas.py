@@ -29,6 +29,19 @@ async def test_what_cannot_be_read_is_told_with_its_place(terminal: Terminal, tm
         await terminal.text("plan", str(file))
     (violation,) = caught.value.violations
     assert caught.value.reason is Reason.INVALID_REQUEST and f"{file}:6 spec.definition" in violation.field
+    assert "main.proto:" in violation.description and "WARNING" not in violation.description
+
+
+async def test_a_subject_is_of_one_schema(terminal: Terminal, tmp_path: Path) -> None:
+    """Else each would be a version of the other."""
+    file = tmp_path / "schema.yaml"
+    file.write_text(schema("only_v1", THING.format(fields="")))
+    await terminal.text("apply", str(file))
+    file.write_text(schema("second_v1", THING.format(fields=""), "  subject: only_v1-value\n"))
+    with pytest.raises(ArterialError) as caught:
+        await terminal.text("plan", str(file))
+    assert [violation.description for violation in caught.value.violations] == ["is the subject of Schema/only_v1, too"]
+    assert f"{file}:6 spec.subject" in caught.value.violations[0].field
 
 
 async def test_schemas_of_one_apply_may_import_each_other(terminal: Terminal, tmp_path: Path) -> None:

@@ -100,3 +100,11 @@ def test_files_that_are_no_schemas_are_told(tmp_path: Path, name: str, body: str
     with pytest.raises(ArterialError) as caught:
         schemafiles.read(tmp_path / name, [], [])
     assert caught.value.reason is Reason.INVALID_REQUEST
+
+
+async def test_a_number_that_is_no_id_is_a_subject(terminal: Terminal) -> None:
+    """And one that is no version is wrong usage."""
+    with pytest.raises(ArterialError, match="99999999999"):
+        await terminal.text("schema", "get", "99999999999")
+    with pytest.raises(SystemExit, match="2"):
+        await terminal.text("schema", "get", "trip_events_v2-value", "--version", "99999999999")

@@ -26,6 +26,8 @@ COMPILE_SECONDS = 10
 # Of what everybody may import without a reference. Generated modules know them: `google/protobuf/any.proto` is google.protobuf.any_pb2.
 KNOWN = ("google/protobuf/", "google/type/", "google/rpc/", "google/api/", "buf/validate/", "arterial/api/types/")
 MAIN = "main.proto"
+# Lines of the compiler's own log, which are no errors of a schema.
+_LOGGED = re.compile(r"WARNING: |[IW][0-9]{4} ")
 _PROTOC = "import sys; from grpc_tools._protoc_compiler import run_main; sys.exit(run_main([word.encode() for word in sys.argv]))"
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*\s*")
 _QUOTED = re.compile(r"""["']([^"'\n]+)["']""")
@@ -196,7 +198,8 @@ def _compiled(text: str, imports: Mapping[str, FileDescriptorProto]) -> FileDesc
         except subprocess.TimeoutExpired as error:
             raise invalid("the schema cannot be read", f"compiling it takes over {COMPILE_SECONDS} s") from error
         if done.returncode != 0:
-            lines = [line for line in done.stderr.decode(errors="replace").splitlines() if "warning" not in line]
+            told = done.stderr.decode(errors="replace").splitlines()
+            lines = [line for line in told if ": warning: " not in line and not _LOGGED.match(line)]
             raise invalid("the schema cannot be read", *(lines or ["protoc failed"]))
         return descriptor_pb2.FileDescriptorSet.FromString((folder / "out.binpb").read_bytes()).file[0]
 

@@ -11,6 +11,7 @@ from services.controlplane.registry import pins
 from services.controlplane.registry.catalogue import Catalogue
 from services.controlplane.registry.configuration import Configuration
 from services.controlplane.registry.definition import Compatibility, Definition, Reference, SchemaType, SchemaViolation
+from services.controlplane.registry.names import join, split
 from services.controlplane.registry.registry import SchemaRegistry
 from services.controlplane.resources.pinning import pins_of, subject_of
 from services.controlplane.resources.planning import Existing
@@ -33,7 +34,7 @@ class DeclaredSchemas:
         What refers to a schema that comes with the same apply is judged there. Raises INVALID_REQUEST for a circle of them.
         """
         _in_order({resource.metadata.name: resource for resource in resources if resource.kind == KIND})
-        wrong = []
+        wrong = _shared_subjects(resources, existing)
         for place, (resource, change) in enumerate(zip(resources, changes, strict=True)):
             if resource.kind != KIND or not _is_new(change) or not _resolvable(resource.schema, existing):
                 continue
@@ -99,6 +100,22 @@ class DeclaredSchemas:
         known = {name: other.status.schema for (kind, name), other in existing.items() if kind == KIND}
         definition = _definition(resource.schema, known, _subjects({}, existing))
         return await self._registry.check(subject_of(resource), definition, _level(resource.schema))
+
+
+def _shared_subjects(resources: Sequence[resource_pb2.Resource], existing: Existing) -> list[Violation]:
+    """Schemas with the subject of another: each would be a version of the other, and the level that of the last."""
+    declared = {key: resource for key, resource in existing.items() if key[0] == KIND}
+    declared |= {key_of(resource): resource for resource in resources if resource.kind == KIND}
+    names: dict[str, list[str]] = {}
+    for (_, name), resource in sorted(declared.items()):
+        names.setdefault(join(*split(subject_of(resource))), []).append(name)
+    return [
+        Violation(f"resources[{place}].spec.subject", f"is the subject of {KIND}/{other}, too")
+        for place, resource in enumerate(resources)
+        if resource.kind == KIND
+        for other in names[join(*split(subject_of(resource)))]
+        if other != resource.metadata.name
+    ]
 
 
 def _is_new(change: pb.Change) -> bool:

@@ -11,7 +11,7 @@ from arterial.api.controlplane.v1 import (
     control_plane_service_pb2_grpc,
 )
 from arterial.api.types.v1 import page_pb2
-from chassis.errors import ArterialError, Reason
+from chassis.errors import ArterialError, Reason, Violation
 from chassis.paging import next_token, page_bounds
 from services.controlplane.resources.applying import Applying
 from services.controlplane.resources.store import ResourceStore
@@ -86,6 +86,10 @@ class ControlPlaneHandler(control_plane_service_pb2_grpc.ControlPlaneServiceServ
     async def _version(self, as_of: pb.AsOf) -> int:
         if as_of.HasField("time"):
             return await self._store.version_at(as_of.time.ToDatetime(UTC))
+        newest = await self._store.version()
+        if as_of.resource_version > newest:
+            why = Violation("as_of.resource_version", f"there is no version {as_of.resource_version} yet: the newest is {newest}")
+            raise ArterialError(Reason.INVALID_REQUEST, why.description, violations=[why])
         return as_of.resource_version
 
     async def Watch(self, request: pb.WatchRequest, context: ServicerContext) -> AsyncIterator[Any]:
