@@ -161,6 +161,7 @@ class DesiredFeed:
         for key, found in self._refused.items():
             self.reports.say(*key, found.resource.metadata.generation, found.why)
         self._changed = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._ask_at = 0.0
         for file in sorted((folder / "schemas").glob("*.pb")):
             self._add_schema(file.read_bytes())
@@ -292,9 +293,22 @@ class DesiredFeed:
             except Exception:
                 # Whatever is wrong with what was sent, the process goes on with what it has, and asks again.
                 _log.exception("desired state could not be taken", version=self.position)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(context.stopping.wait(), backoff * random.uniform(0.5, 1.5))
+            await self._pause(context, backoff * random.uniform(0.5, 1.5))
             backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
+
+    def hurry(self) -> None:
+        """Has a lost connection tried again soon: somebody asks for what may have been declared meanwhile."""
+        self._hurried.set()
+
+    async def _pause(self, context: Context, seconds: float) -> None:
+        """Until the time is over or the process stops; somebody in a hurry waits for the least of times."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(context.stopping.wait(), MIN_BACKOFF_SECONDS)
+        waits = [asyncio.ensure_future(event.wait()) for event in (context.stopping, self._hurried)]
+        await asyncio.wait(waits, timeout=max(0.0, seconds - MIN_BACKOFF_SECONDS), return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        self._hurried.clear()
 
     async def _complete_states(self, address: str) -> AsyncIterator[tuple[Received, int]]:
         """The state, each time that it is complete, and its version."""

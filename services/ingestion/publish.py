@@ -21,7 +21,7 @@ from chassis.wire import prefix
 # How long a record may wait for others of its partition: batches are what makes Kafka fast.
 LINGER_SECONDS = 0.005
 # What one process of a cell knows as declared, another may learn within this.
-SOON_SECONDS = 1.0
+SOON_SECONDS = 3.0
 # Records of one batch: bounds the memory of a partition that Kafka does not take.
 MAX_BATCH_RECORDS = 20_000
 
@@ -88,6 +88,7 @@ class Publisher:
 
     async def _declared_soon(self, name: str) -> Topic | None:
         """A topic that was declared a moment ago, which other processes of the cell may know already."""
+        self._feed.hurry()
         with suppress(TimeoutError):
             async with asyncio.timeout(SOON_SECONDS):
                 while name not in self._feed.current.topics:

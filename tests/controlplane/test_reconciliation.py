@@ -376,6 +376,24 @@ async def test_waiting_ends_when_the_new_generation_is_ready_everywhere(shared_p
     assert (wrong, resource.status.observed_generation) == ([], 2)
 
 
+async def test_who_is_in_a_hurry_does_not_wait_for_the_next_try(
+    shared_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A topic may be declared and read in the cell while the process that takes records pauses between its tries to connect."""
+    port = free_port()
+    config = process(tmp_path, shared_plane).model_copy(update={"control_plane": f"127.0.0.1:{port}"})
+    monkeypatch.setattr("random.uniform", lambda *_: 10_000.0)
+    async with follow_desired(config, testing.context()) as feed:
+        await asyncio.sleep(1)
+        async with Proxy(port, shared_plane.config.rpc.port):
+
+            async def heard() -> bool:
+                feed.hurry()
+                return feed.current.version > 0
+
+            await eventually(heard, "the first contact", 20)
+
+
 async def test_a_dropped_connection_is_resumed(shared_plane: ControlPlane, tmp_path: Path) -> None:
     """What was changed while nothing passed arrives when something does again."""
     port = free_port()
