@@ -82,16 +82,23 @@ class Applying:
             return planned.changes, await self._write(planned, approvals, (existing, version), why, Showing(aborted=why.message))
 
     async def _write(
-        self, planned: Planned, approvals: Sequence[str], over: tuple[planning.Existing, int], why: Why, showing: Showing
+        self,
+        planned: Planned,
+        approvals: Sequence[str],
+        over: tuple[planning.Existing, int],
+        why: Why,
+        showing: Showing = rollouts.ALL_AT_ONCE,
+        *,
+        removed: int = 0,
     ) -> Written:
-        """Does what was planned over a state, if it may be done.
+        """Does what was planned over a state, if it may be done; what is removed must have the version `removed` (0 for any).
 
         What is taken back is written even where it is what it was: its rollout ends.
         """
         existing, version = over
         await self._refuse_unapproved(planned.changes, approvals, existing)
         edits = [
-            Edit(key, wanted, change.SerializeToString(), wanted.metadata.resource_version if wanted is not None else 0)
+            Edit(key, wanted, change.SerializeToString(), wanted.metadata.resource_version if wanted is not None else removed)
             for change in planned.changes
             if change.action != pb.Change.ACTION_NONE or showing.aborted
             for key in [(change.kind, change.name)]
@@ -112,9 +119,8 @@ class Applying:
             if key not in existing:
                 raise ArterialError(Reason.NOT_FOUND, f"{request.kind}/{request.name} does not exist")
             planned = await self._planned([], [planning.removal(key, existing)], existing)
-            await self._refuse_unapproved(planned.changes, request.approvals, existing)
-            edit = Edit(key, None, planned.changes[0].SerializeToString(), request.resource_version)
-            written = await self._store.write([edit], Why(actor, request.message), version)
+            why = Why(actor, request.message)
+            written = await self._write(planned, request.approvals, (existing, version), why, removed=request.resource_version)
         return pb.DeleteResourceResponse(resource_version=written.version, retirements=map(retirements.told, written.retirements))
 
     async def describe(self, kind: str, name: str) -> pb.DescribeResourceResponse:
