@@ -24,13 +24,12 @@ def say_raw(
         failed: why a topic's table could not be opened, by topic.
         differing: how many partitions there are, by topic, where others are declared.
     """
-    for topic in desired.topics:
-        if desired.pipeline(specs_pb2.PIPELINE_ROLE_RAW, topic) is None:
-            feed.say(desired, "Topic", topic, None)
+    unread = set(desired.topics)
     for name, pipeline in desired.pipelines.items():
         if pipeline.role != specs_pb2.PIPELINE_ROLE_RAW:
             feed.say(desired, "Pipeline", name, None)
             continue
+        unread.difference_update(pipeline.topics)
         for topic in pipeline.topics:
             if topic in failed:
                 feed.say(desired, "Topic", topic, Standing(False, "TableFailed", failed[topic]))
@@ -41,6 +40,8 @@ def say_raw(
             feed.say(desired, "Pipeline", name, Standing(False, "TableFailed", f"topics {', '.join(broken)}"))
         elif positioned is not None:
             feed.say(desired, "Pipeline", name, _running(pipeline) if all(map(positioned.get, pipeline.topics)) else None)
+    for topic in unread:
+        feed.say(desired, "Topic", topic, None)
 
 
 def _read(topic: Topic, positioned: int, differing: int | None) -> Standing | None:
