@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
+from chassis.backoff import backoff_seconds
 from chassis.desired import Desired, DesiredFeed, follow_desired
 from chassis.jobs import RETIRE_STATISTICS
 from chassis.lineage import emitting
@@ -102,8 +103,9 @@ class Following:
         return Follower(target, self._profiler, self._config, self._context.clock)
 
     def _after(self, failed: Follower) -> Follower:
-        seconds = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2.0**failed.failures)
+        failures = failed.failures + 1
+        seconds = backoff_seconds(failures, MIN_RETRY_SECONDS, MAX_RETRY_SECONDS)
         _log.exception("profile failed, beginning again at what is noted", dataset=failed.target.dataset, retry_seconds=seconds)
         follower = self._follower(failed.target)
-        follower.failures, follower.rests_until = failed.failures + 1, self._context.clock.now() + seconds
+        follower.failures, follower.rests_until = failures, self._context.clock.now() + seconds
         return follower

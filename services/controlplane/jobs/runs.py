@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
+from chassis import backoff
 from chassis.errors import ArterialError, Reason
 
 DEFAULT_MAX_ATTEMPTS, DEFAULT_TIER = 3, 2
@@ -257,8 +258,7 @@ def retried(run: Run, why: str, now: datetime) -> Run:
 
 def backoff_seconds(failures: int) -> float:
     """Longest pause after so many failed attempts."""
-    # The exponent is bounded before it is used: 2.0 ** 2000 is no float.
-    return min(MIN_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), MAX_BACKOFF_SECONDS)
+    return backoff.backoff_seconds(failures, MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
 def jitter(number: int, failures: int) -> float:
