@@ -49,8 +49,6 @@ async def run_backup(arguments: argparse.Namespace) -> int:
 
 async def run_restore(arguments: argparse.Namespace) -> int:
     """Everything or nothing."""
-    if not arguments.file.is_file():
-        raise ArterialError(Reason.INVALID_REQUEST, f"{arguments.file} is not a file")
     async with to_service(arguments, "controlplane") as channel:
         stub: Any = backup_service_pb2_grpc.BackupServiceStub(channel)
         reply = await stub.Restore(_pieces(arguments.file))
@@ -60,6 +58,10 @@ async def run_restore(arguments: argparse.Namespace) -> int:
 
 
 async def _pieces(path: Path) -> AsyncIterator[pb.RestoreRequest]:
-    with path.open("rb") as file:
-        while data := file.read(PIECE_BYTES):
-            yield pb.RestoreRequest(data=data)
+    """The file, piece by piece. Raises INVALID_REQUEST if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            while data := file.read(PIECE_BYTES):
+                yield pb.RestoreRequest(data=data)
+    except OSError as error:
+        raise ArterialError(Reason.INVALID_REQUEST, f"{path} cannot be read: {error.strerror}") from error

@@ -1,7 +1,9 @@
 """A gRPC channel that retries what may be retried, bounds every unary call in time and raises `ArterialError`."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ import grpc
 from arterial.errors import from_rpc
 
 Metadata = tuple[tuple[str, str], ...]
+Requests = AsyncIterable[Any]
 # Given the caller's timeout and metadata, what goes out: the place of deadlines and traces of a surrounding service.
 Outgoing = Callable[[float | None, Metadata], tuple[float | None, Metadata]]
 # Longest time of a unary call for which the caller named none: nothing waits for ever.
@@ -45,20 +48,28 @@ class _Method:
 
     call: Any
     outgoing: Outgoing
-    unary: bool
+    unary: bool = False
+    streams: bool = False
 
     def __call__(self, request: Any = None, timeout: float | None = None, metadata: Sequence[tuple[str, str]] | None = None) -> "Call":
         if timeout is None and self.unary:
             timeout = DEFAULT_TIMEOUT_SECONDS
         timeout, sent = self.outgoing(timeout, tuple(metadata or ()))
+        if self.streams:
+            return Call(self.call(timeout=timeout, metadata=sent), request)
         return Call(self.call(request, timeout=timeout, metadata=sent))
 
 
 class Call:
-    """A call in flight: await it, iterate it, cancel it; failures are `ArterialError`."""
+    """A call in flight: await it, iterate it, cancel it; failures are `ArterialError`, or what the iterator of its requests raised."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, requests: Requests | None = None) -> None:
         self._call = call
+        self._failure: Exception | None = None
+        if requests is not None:
+            sending = asyncio.create_task(self._send(requests))
+            # Whoever makes requests need not go on for a call that has ended.
+            call.add_done_callback(lambda _: sending.cancel())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
@@ -67,17 +78,44 @@ class Call:
         return self._result().__await__()
 
     async def _result(self) -> Any:
-        try:
+        with self._typed():
             return await self._call
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from error
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        try:
+        with self._typed():
             async for response in self._call:
                 yield response
+
+    async def _send(self, requests: Requests) -> None:
+        """Sends the requests. gRPC's own loop takes a call that ends while it writes for our failure, and cancels who waits for it."""
+        try:
+            async for request in requests:
+                if not await _written(self._call.write(request)):
+                    return
+            await _written(self._call.done_writing())
+        except Exception as error:
+            self._failure = error
+            self._call.cancel()
+
+    @contextmanager
+    def _typed(self) -> Iterator[None]:
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from error
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
+            raise self._failure from None
+
+
+async def _written(writing: Awaitable[None]) -> bool:
+    """Whether it could be written. If not, the call has ended, and its status says why."""
+    try:
+        await writing
+    except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+        return False
+    return True
 
 
 def _unchanged(timeout: float | None, metadata: Metadata) -> tuple[float | None, Metadata]:
@@ -115,19 +153,19 @@ class Channel(grpc.aio.Channel):
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         """One request, one response."""
-        return _Method(self._inner.unary_unary(*args, **kwargs), self._outgoing, True)
+        return _Method(self._inner.unary_unary(*args, **kwargs), self._outgoing, unary=True)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         """One request, a stream of responses."""
-        return _Method(self._inner.unary_stream(*args, **kwargs), self._outgoing, False)
+        return _Method(self._inner.unary_stream(*args, **kwargs), self._outgoing)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        """A stream of requests, one response."""
-        return _Method(self._inner.stream_unary(*args, **kwargs), self._outgoing, False)
+        """A stream of requests (an async iterable), one response."""
+        return _Method(self._inner.stream_unary(*args, **kwargs), self._outgoing, streams=True)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        """A stream of requests, a stream of responses."""
-        return _Method(self._inner.stream_stream(*args, **kwargs), self._outgoing, False)
+        """A stream of requests (an async iterable), a stream of responses."""
+        return _Method(self._inner.stream_stream(*args, **kwargs), self._outgoing, streams=True)
 
 
 def connect(

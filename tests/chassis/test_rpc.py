@@ -1,6 +1,7 @@
 """Calls between services: typed errors, constraints, deadlines, retries, drain; over real sockets."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -200,6 +201,80 @@ async def test_a_cancelled_call_is_cancelled_on_the_server() -> None:
         await entered.wait()
         call.cancel()
         await asyncio.wait_for(cancelled.wait(), 10)
+
+
+@asynccontextmanager
+async def taking_streams() -> AsyncIterator[str]:
+    """A server whose one method reads all requests of a stream and then does not answer for a minute."""
+
+    async def take(requests: AsyncIterator[bytes], context: Any) -> bytes:
+        async for _ in requests:
+            pass
+        await asyncio.sleep(60)
+        return b""
+
+    server = grpc.aio.server()
+    handler = grpc.method_handlers_generic_handler("test.Streams", {"Take": grpc.stream_unary_rpc_method_handler(take)})
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+async def send(address: str, requests: AsyncIterator[bytes], timeout: float) -> None:
+    """One stream of requests."""
+    async with channel(address) as connection:
+        await connection.channel_ready()
+        await connection.stream_unary("/test.Streams/Take", bytes, bytes)(requests, timeout=timeout)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_deadline_that_runs_out_while_requests_are_sent_is_a_typed_error(after: int) -> None:
+    """Also if it has run out before the end of the stream is sent: nobody is cancelled who was not."""
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield b"one"
+        # The loop stands still: the call has ended before anything else can be written.
+        time.sleep(0.1)  # noqa: ASYNC251
+        for _ in range(after):
+            yield b"two"
+
+    async with taking_streams() as address:
+        with pytest.raises(ArterialError) as caught:
+            await send(address, requests(), timeout=0.05)
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+
+
+async def test_what_the_iterator_of_requests_raises_reaches_the_caller() -> None:
+    """And not a cancellation of whoever waits for the call."""
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise OSError("the file is gone")
+
+    async with taking_streams() as address:
+        with pytest.raises(OSError, match="the file is gone"):
+            await send(address, requests(), timeout=30)
+
+
+async def test_requests_are_not_asked_for_after_the_call_has_ended() -> None:
+    """The iterator is closed: what it holds is let go."""
+    closed = asyncio.Event()
+
+    async def requests() -> AsyncIterator[bytes]:
+        try:
+            yield b"one"
+            await asyncio.sleep(60)
+        finally:
+            closed.set()
+
+    async with taking_streams() as address:
+        with pytest.raises(ArterialError):
+            await send(address, requests(), timeout=0.1)
+        await asyncio.wait_for(closed.wait(), 10)
 
 
 def test_a_server_listens_beyond_loopback_only_with_tls() -> None:
