@@ -81,26 +81,46 @@ async def fill(to: Stubs) -> str:
     return run_id
 
 
-async def test_a_restored_control_plane_is_the_one_that_was_backed_up(
+async def test_every_row_of_every_table_comes_back(plane: ControlPlane, postgres_port: int) -> None:
+    """From one database at rest to another: nothing else writes to them."""
+    async with stubs(plane) as to:
+        await fill(to)
+    await plane.stop()
+    before = await everything(plane.config.sql.url)
+    assert all(before[name] for name in ("resources", "changes", "runs", "run_log", "partition_overrides", "model_versions", "slo_samples"))
+    full = create_async_engine(plane.config.sql.url)
+    empty = create_async_engine(await postgres.create_database(postgres_port, f"{to.name}_rows"))
+    await sql.migrate(empty, MIGRATIONS)
+    file = io.BytesIO()
+
+    async def write(data: bytes) -> None:
+        file.write(data)
+
+    await BackupStore(full, MIGRATIONS).back_up(write)
+    rows, _ = await BackupStore(empty, MIGRATIONS).restore(file)
+    for engine in (full, empty):
+        await engine.dispose()
+    assert rows == {name: len(lines) for name, lines in before.items()}
+    after = await everything(str(empty.url.render_as_string(hide_password=False)))
+    assert {name: lines for name, lines in after.items() if lines != before[name]} == {}
+    await plane.start()
+
+
+async def test_a_control_plane_is_backed_up_and_restored_by_one_command_each(
     plane: ControlPlane, postgres_port: int, tmp_path: Path, capsys: "pytest.CaptureFixture[str]"
 ) -> None:
-    """Every row of every table, by one command each; numbers go on after it; watchers of the new one see what it holds."""
+    """Runs go on, numbers go on after it, and watchers of the new one see what it holds; what is not empty is not written over."""
     file = tmp_path / "state.backup"
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
     async with stubs(plane) as to:
         run_id = await fill(to)
         assert "bytes" in await Terminal({"controlplane": plane.address}, tmp_path / "one", capsys).text("backup", str(file))
-    await plane.stop()
-    before = await everything(plane.config.sql.url)
-    assert all(before[name] for name in ("resources", "changes", "runs", "run_log", "partition_overrides", "model_versions", "slo_samples"))
-    async with empty_plane(postgres_port, f"{to.name}_restored", tmp_path / "control") as restored, stubs(restored, to.name) as new:
+    async with empty_plane(postgres_port, f"{to.name}_restored", tmp_path / "restored") as restored, stubs(restored, to.name) as new:
         watch = new.control.Watch(control.WatchRequest(kinds=["Schedule"]))
         assert (await anext(aiter(watch))).type == control.WatchResponse.TYPE_RESYNC
         told = await Terminal({"controlplane": restored.address}, tmp_path / "two", capsys).text("restore", str(file))
         assert "run_log" in told
-        after = await everything(restored.config.sql.url)
-        assert {name: rows for name, rows in after.items() if rows != before[name]} == {}
         assert (await get(new, run_id)).state == jobs.RUN_STATE_RUNNING
         assert int((await create(new, "compact", "other")).run.run_id[4:]) > int(run_id[4:])
         async for event in watch:
@@ -110,7 +130,9 @@ async def test_a_restored_control_plane_is_the_one_that_was_backed_up(
         with pytest.raises(ArterialError) as caught:
             await Terminal({"controlplane": restored.address}, tmp_path / "two", capsys).text("restore", str(file))
         assert caught.value.reason is Reason.REFUSED and "not empty" in caught.value.message
-    await plane.start()
+        with pytest.raises(ArterialError) as caught:
+            await Terminal({"controlplane": restored.address}, tmp_path / "two", capsys).text("restore", str(tmp_path))
+        assert caught.value.reason is Reason.INVALID_REQUEST and str(tmp_path) in caught.value.message
 
 
 async def pieces(*data: bytes) -> AsyncIterator[pb.RestoreRequest]:
