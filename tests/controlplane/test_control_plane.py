@@ -126,6 +126,18 @@ async def test_what_is_referred_to_cannot_be_deleted(plane: ControlPlane) -> Non
     assert caught.value.reason is Reason.NOT_FOUND
 
 
+async def test_the_policy_of_a_running_pipeline_cannot_be_deleted(plane: ControlPlane) -> None:
+    """Who computes surge, live speeds and decisions has no terms without it."""
+    policies = {"PricingPolicy/surge": "Pipeline/surge", "EtaPolicy/eta": "Pipeline/speed", "RiskPolicy/risk": "Pipeline/risk"}
+    async with connected(plane) as stub:
+        for policy, pipeline in policies.items():
+            kind, name = policy.split("/")
+            request = pb.DeleteResourceRequest(kind=kind, name=name, approvals=[f"{policy}:deleted"])
+            with pytest.raises(ArterialError, match=pipeline) as caught:
+                await stub.DeleteResource(request)
+            assert caught.value.reason is Reason.REFUSED
+
+
 async def test_references_to_nothing_are_refused(plane: ControlPlane) -> None:
     """A pipeline over a topic that does not exist."""
     pipeline = next(resource for resource in seeds() if resource.kind == "Pipeline")

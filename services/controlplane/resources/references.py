@@ -32,12 +32,25 @@ def _of_schedule(spec: specs_pb2.ScheduleSpec) -> list[tuple[Key, str]]:
     return datasets + (_names("Model", "spec.subject", [spec.subject]) if spec.run_kind.endswith(TRAINING_SUFFIX) else [])
 
 
+# The policy that a pipeline of a role takes its terms from.
+_POLICY_OF_ROLE: Mapping[int, Key] = {
+    specs_pb2.PIPELINE_ROLE_SURGE: ("PricingPolicy", "surge"),
+    specs_pb2.PIPELINE_ROLE_SPEED: ("EtaPolicy", "eta"),
+    specs_pb2.PIPELINE_ROLE_RISK: ("RiskPolicy", "risk"),
+}
+
+
+def _of_pipeline(spec: specs_pb2.PipelineSpec) -> list[tuple[Key, str]]:
+    policy = _POLICY_OF_ROLE.get(spec.role)
+    return _names("Topic", "spec.topics", spec.topics) + ([(policy, "spec.role")] if policy else [])
+
+
 # What a specification names, by its kind: (kind and name, path of the field).
 _TARGETS: Mapping[str, Callable[[Resource], list[tuple[Key, str]]]] = {
     "Cell": lambda r: _names("Schema", "spec.schemaPins", [pin.schema for pin in r.cell.schema_pins]),
     "Topic": lambda r: _names("Schema", "spec.schema", [r.topic.schema]),
     "Schema": lambda r: _names("Schema", "spec.references", [each.schema for each in r.schema.references]),
-    "Pipeline": lambda r: _names("Topic", "spec.topics", r.pipeline.topics),
+    "Pipeline": lambda r: _of_pipeline(r.pipeline),
     "Model": lambda r: _names("Dataset", "spec.inputs", [each.dataset for each in r.model.inputs]),
     "Dataset": lambda r: _names("Dataset", "spec.queries", [name for query in r.dataset.queries for name in logical_names(query)]),
     "Schedule": lambda r: _of_schedule(r.schedule),
