@@ -117,7 +117,7 @@ async def test_a_schema_is_judged_by_the_level_that_comes_with_it(terminal: Term
 
 
 async def test_fields_are_columns_whatever_the_names_of_topic_and_schema(terminal: Terminal, tmp_path: Path) -> None:
-    """A renamed field is a door, by the subject of its own name or another; so is another schema of the topic."""
+    """A renamed field is a door, by the subject of its own name or another; so is another subject, or schema of the topic."""
     file = tmp_path / "schema.yaml"
     file.write_text(schema("other_v1", THING.format(fields="")))
     await terminal.text("apply", str(file))
@@ -131,6 +131,9 @@ async def test_fields_are_columns_whatever_the_names_of_topic_and_schema(termina
         with pytest.raises(ArterialError, match="one-way doors") as caught:
             await terminal.text("apply", str(file))
         assert "field_renamed" in caught.value.violations[0].description
+        file.write_text(schema(name, THING.format(fields="int64 b = 2;"), "  subject: another\n"))
+        with pytest.raises(ArterialError, match=f"Schema/{name}:spec.subject"):
+            await terminal.text("apply", str(file))
         file.write_text(topic.replace(f"schema: {name}", "schema: other_v1"))
         with pytest.raises(ArterialError, match=f"Topic/of_{name}:spec.schema"):
             await terminal.text("apply", str(file))

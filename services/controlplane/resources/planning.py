@@ -24,6 +24,7 @@ ONE_WAY_DOORS: Mapping[str, Mapping[str, str]] = {
         "spec.partitions": "records of a key would lie in other partitions than those before",
         "spec.incarnation": "everything before is taken for another topic's",
     },
+    "Schema": {"spec.subject": "the versions before are of the former subject: nothing is compared with them"},
     "CuratedTable": {
         "spec.keys": "rows that were told apart by the former keys cannot be told apart any more",
         "spec.timeColumn": "rows lie in the partitions of the former column",
