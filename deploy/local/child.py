@@ -16,6 +16,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 LOOPBACK = "127.0.0.1"
 # An engine that is not up by then will not come up: say so instead of waiting for ever.
 START_TIMEOUT_SECONDS = 60.0
+_given: set[int] = set()
 
 
 class StartError(RuntimeError):
@@ -23,10 +24,14 @@ class StartError(RuntimeError):
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that was free a moment ago; no port twice: whoever was given it may not listen yet."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 @dataclass
