@@ -1,11 +1,13 @@
 """The real engines, started once per session on free loopback ports, when a test first asks for one."""
 
 import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from chassis.config import KafkaConfig, LakeConfig, OlapConfig
@@ -18,6 +20,8 @@ from tests.collector import Collector
 # A busy machine is no failure: no test is timed.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+# As those of a process do: what a command prints is not mixed with what services that run beside it log.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 @pytest.fixture(scope="session")

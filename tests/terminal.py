@@ -23,7 +23,7 @@ class Terminal:
     async def text(self, *words: str, status: int | None = 0) -> str:
         """What a person sees; the command must end with the exit status (None: any)."""
         arguments = parser().parse_args(["--data-dir", str(self._folder), *words])
-        self._output.readouterr()  # what services that run in this process logged meanwhile
+        self._output.readouterr()  # what a command that failed before this one printed
         ended = arguments.run(arguments)
         ended = await ended if asyncio.iscoroutine(ended) else ended
         assert status is None or ended == status

@@ -271,10 +271,10 @@ async def test_schemas_that_cannot_be_found_hold_nothing_up(tmp_path: Path, caps
     feed = DesiredFeed(Desired(()), tmp_path, f"127.0.0.1:{free_port()}")
     await feed.find_schemas(topic, [b"\0" + number.to_bytes(4, "big") + b"rest" for number in (0, 2**31, 2**32 - 1)])
     await feed.find_schemas(plain, [frame(999_999, b"rest")])
-    assert "schema not found" not in capsys.readouterr().out
+    assert "schema not found" not in capsys.readouterr().err
     await feed.find_schemas(topic, [frame(number, b"rest") for number in range(900_000, 900_010)])
     await feed.find_schemas(topic, [frame(999_999, b"rest")])
-    assert capsys.readouterr().out.count("schema not found") == 1
+    assert capsys.readouterr().err.count("schema not found") == 1
 
 
 def test_a_corrupt_last_good_state_gives_way_to_the_seed(tmp_path: Path) -> None:

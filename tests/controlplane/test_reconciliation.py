@@ -243,7 +243,7 @@ async def test_a_process_resumes_where_it_was_after_its_own_restart(
             async with stubs(plane) as to:
                 await declare(to, cell("c1"))
                 await eventually(holds(lambda: ("Cell", "c1") in feed.current.generations), "the change", 40)
-    watches = [line for line in capsys.readouterr().out.splitlines() if " watch " in line and "component=test" in line]
+    watches = [line for line in capsys.readouterr().err.splitlines() if " watch " in line and "component=test" in line]
     assert ["resync=True" in line for line in watches] == [True, False]
 
 

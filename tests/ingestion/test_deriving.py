@@ -83,7 +83,7 @@ async def test_a_table_that_fails_holds_up_no_other(loop: Loop, lake_config: Lak
     assert "identifier `idd`" in loop.feed.said["bad"][0].message and there(lake_config, "id", name="curated/good") == [(1,)]
     for _ in range(6):
         await loop.poll(1.0)
-    tries = [line for line in capsys.readouterr().out.splitlines() if "declared table cannot be made" in line]
+    tries = [line for line in capsys.readouterr().err.splitlines() if "declared table cannot be made" in line]
     assert len(tries) == 3 and len(loop.feed.said["bad"]) == len(loop.feed.said["late"]) == 7
     Filled(lake_config, "curated/b").add(Told(2, 0))
     loop.feed.current = declared(bad="SELECT id, at FROM `lake/curated/a`", good=PLAIN, late="SELECT id, at FROM `lake/curated/b`")
