@@ -12,6 +12,7 @@ from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import job_service_pb2_grpc, model_service_pb2_grpc, partition_service_pb2_grpc
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as partitions
 from chassis.rpc.client import channel
+from chassis.testing import eventually
 from tests.controlplane.conftest import ControlPlane
 
 DAY = "2026-11-24"
@@ -122,6 +123,18 @@ async def take(to: Stubs, *kinds: str, worker: str = "w", lease_seconds: int = 6
     request = jobs.TakeRunRequest(worker=worker, cell=to.cell, kinds=kinds, lease_seconds=lease_seconds)
     reply: jobs.TakeRunResponse = await to.jobs.TakeRun(request)
     return reply
+
+
+async def taken(to: Stubs, *kinds: str) -> jobs.TakeRunResponse:
+    """Asks for work until there is some, as workers do: a run that is being looked at because of its partitions is passed over."""
+    replies: list[jobs.TakeRunResponse] = []
+
+    async def given() -> bool:
+        replies.append(await take(to, *kinds))
+        return replies[-1].HasField("run")
+
+    await eventually(given, f"a run of {', '.join(kinds)}")
+    return replies[-1]
 
 
 async def get(to: Stubs, run_id: str) -> jobs.Run:

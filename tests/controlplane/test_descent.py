@@ -10,7 +10,7 @@ from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as pb
 from chassis.testing import eventually
 from tests.controlplane.conftest import ControlPlane
-from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, report, stubs, take, verdict
+from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, report, stubs, taken, verdict
 
 BEFORE = "2026-11-23"
 
@@ -19,9 +19,9 @@ async def made(to: Stubs, dataset: str, *inputs: str, days: int = 1) -> None:
     """A run has made the day's partition of a dataset from those of others, and quality passed."""
     read = [specs_pb2.ModelInput(dataset=name, days=days) for name in inputs]
     run = (await create(to, f"make-{dataset}", dataset, inputs=read, produces=[dataset])).run
-    taken = await take(to, f"make-{dataset}")
-    assert taken.run.run_id == run.run_id, run.reasons
-    await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=run.run_id, lease=taken.lease, succeeded=True))
+    given = await taken(to, f"make-{dataset}")
+    assert given.run.run_id == run.run_id, run.reasons
+    await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=run.run_id, lease=given.lease, succeeded=True))
     await report(to, verdict(dataset, "PASS", 1))
 
 
@@ -129,8 +129,8 @@ async def test_asking_for_it_to_be_made_anew_frees_nothing(shared_plane: Control
 
         await eventually(heard_of, "the partition hears of its new run")
         assert await shown(to, "b") == withheld
-        taken = await take(to, "make-b")
-        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=run.run_id, lease=taken.lease, succeeded=True))
+        lease = (await taken(to, "make-b")).lease
+        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=run.run_id, lease=lease, succeeded=True))
 
         async def free() -> bool:
             return await shown(to, "b") == ("READY", [])

@@ -21,7 +21,7 @@ from services.controlplane.partitions.partition_store import PartitionStore
 from services.controlplane.partitions.partitions import Judged, PartitionKey, Verdict
 from services.controlplane.tables import now_of
 from tests.controlplane.conftest import ControlPlane
-from tests.controlplane.stubs import DAY, TRIPS, Stubs, create, get, report, stubs, take, verdict
+from tests.controlplane.stubs import DAY, TRIPS, Stubs, create, get, report, stubs, take, taken, verdict
 from tests.terminal import Terminal
 
 REVENUE = "lake/curated/revenue"
@@ -42,7 +42,7 @@ async def becomes(to: Stubs, dataset: str, state: pb.PartitionState.ValueType) -
     async def probe() -> bool:
         return (await found(to, dataset)).state == state
 
-    await eventually(probe, f"state {state}", 20)
+    await eventually(probe, f"state {state}")
 
 
 async def override(to: Stubs, state: pb.PartitionState.ValueType, reason: str, dataset: str = TRIPS) -> pb.Partition:
@@ -141,13 +141,13 @@ async def test_an_override_releases_what_waits_is_shown_and_can_be_withdrawn(sha
         assert (partition.state, partition.judged_state) == (pb.PARTITION_STATE_READY, pb.PARTITION_STATE_BLOCKED)
         assert list(partition.reasons) == ["overridden by kim: half is enough", "without it BLOCKED: half the rows"]
         assert await report(to, verdict(TRIPS, "FAIL", 2, reasons=["a third of the rows"])) == 0, "an override holds until it is withdrawn"
-        taken = await take(to, "report")
-        assert taken.run.run_id == run.run_id
+        given = await take(to, "report")
+        assert given.run.run_id == run.run_id
         partition = await withdraw(to)
         assert (partition.state, list(partition.reasons)) == (pb.PARTITION_STATE_BLOCKED, ["a third of the rows"])
         assert not partition.HasField("override")
         with pytest.raises(ArterialError) as caught:
-            await to.jobs.KeepRun(jobs.KeepRunRequest(run_id=run.run_id, lease=taken.lease))
+            await to.jobs.KeepRun(jobs.KeepRunRequest(run_id=run.run_id, lease=given.lease))
         assert f"{TRIPS} {DAY} is BLOCKED: a third of the rows" in caught.value.message
         with pytest.raises(ArterialError) as caught:
             await withdraw(to)
@@ -183,17 +183,17 @@ async def test_a_partition_is_running_or_failed_as_the_run_that_makes_it(shared_
     async with stubs(shared_plane) as to:
         making = (await create(to, "sum", "revenue", produces=[REVENUE], max_attempts=1)).run
         reading = (await create(to, "report", "daily", inputs=[specs_pb2.ModelInput(dataset=REVENUE, days=1)])).run
-        taken = await take(to, "sum")
+        lease = (await taken(to, "sum")).lease
         await becomes(to, REVENUE, pb.PARTITION_STATE_RUNNING)
         assert list((await get(to, reading.run_id)).reasons) == [f"{REVENUE} {DAY} is RUNNING: {making.run_id}, which makes it, is RUNNING"]
-        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=making.run_id, lease=taken.lease, reason="disk full"))
+        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=making.run_id, lease=lease, reason="disk full"))
         await becomes(to, REVENUE, pb.PARTITION_STATE_FAILED)
         assert (await found(to, REVENUE)).run_id == making.run_id
         assert "disk full" in (await get(to, reading.run_id)).reasons[0]
         again = (await create(to, "sum", "revenue", produces=[REVENUE], again=True)).run
-        taken = await take(to, "sum")
-        assert taken.run.run_id == again.run_id
-        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=again.run_id, lease=taken.lease, succeeded=True))
+        given = await taken(to, "sum")
+        assert given.run.run_id == again.run_id
+        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=again.run_id, lease=given.lease, succeeded=True))
         await becomes(to, REVENUE, pb.PARTITION_STATE_PENDING)
         await report(to, verdict(REVENUE, "PASS", 1))
         assert (await get(to, reading.run_id)).state == jobs.RUN_STATE_PENDING
@@ -211,7 +211,7 @@ async def until_synced(events: AsyncIterator[pb.WatchPartitionsResponse]) -> tup
     """Partitions told before the client has everything, and the revision that it then has."""
     told: list[tuple[str, pb.PartitionState.ValueType]] = []
     while True:
-        event = await asyncio.wait_for(anext(events), 20)
+        event = await asyncio.wait_for(anext(events), 60)
         if not event.HasField("partition"):
             return told, event.revision
         told.append((event.partition.partition_date, event.partition.state))

@@ -152,7 +152,7 @@ async def test_a_run_of_tier_1_stops_one_of_tier_3_and_gets_its_place(plane: Con
         async def stopped() -> bool:
             return (await get(to, spare)).state == pb.RUN_STATE_PENDING
 
-        await eventually(stopped, "the end of the attempt", 20)
+        await eventually(stopped, "the end of the attempt")
         with pytest.raises(ArterialError) as caught:
             await to.jobs.KeepRun(pb.KeepRunRequest(run_id=spare, lease=taken.lease))
         assert caught.value.reason is Reason.CONFLICT and f"make place for {urgent}" in caught.value.message
@@ -189,7 +189,7 @@ async def test_an_attempt_that_takes_too_long_is_ended(shared_plane: ControlPlan
         async def ended() -> bool:
             return (await get(to, run_id)).state == pb.RUN_STATE_FAILED
 
-        await eventually(ended, "the end of the run", 20)
+        await eventually(ended, "the end of the run")
         assert list((await get(to, run_id)).reasons) == ["attempt 1: took longer than 1 s"]
         with pytest.raises(ArterialError) as caught:
             await to.jobs.KeepRun(pb.KeepRunRequest(run_id=run_id, lease=taken.lease))

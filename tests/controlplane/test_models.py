@@ -121,7 +121,7 @@ async def test_serving_processes_get_the_live_version_from_their_desired_state(p
             found = feed.current.models.get(to.model)
             return found is not None and found.status.model.live.version == "1"
 
-        await eventually(served, "the live version at the process", 20)
+        await eventually(served, "the live version at the process")
         status = resource_pb2.Status(observed_generation=1, model=resource_pb2.ModelStatus(live=resource_pb2.ServedVersion(version="9")))
         status.conditions.add(type="Ready", status="True")
         await to.control.ReportStatus(control.ReportStatusRequest(kind="Model", name=to.model, status=status))
