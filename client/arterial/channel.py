@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import grpc
 from arterial.errors import from_rpc
 
 Metadata = tuple[tuple[str, str], ...]
-Requests = AsyncIterable[Any]
+Requests = AsyncIterable[Any] | Iterable[Any]
 # Given the caller's timeout and metadata, what goes out: the place of deadlines and traces of a surrounding service.
 Outgoing = Callable[[float | None, Metadata], tuple[float | None, Metadata]]
 # Longest time of a unary call for which the caller named none: nothing waits for ever.
@@ -89,7 +89,7 @@ class Call:
     async def _send(self, requests: Requests) -> None:
         """Sends the requests. gRPC's own loop takes a call that ends while it writes for our failure, and cancels who waits for it."""
         try:
-            async for request in requests:
+            async for request in _each(requests):
                 if not await _written(self._call.write(request)):
                     return
             await _written(self._call.done_writing())
@@ -107,6 +107,15 @@ class Call:
             if self._failure is None:
                 raise
             raise self._failure from None
+
+
+async def _each(requests: Requests) -> AsyncIterator[Any]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield request
+    else:
+        for request in requests:
+            yield request
 
 
 async def _written(writing: Awaitable[None]) -> bool:
@@ -160,11 +169,11 @@ class Channel(grpc.aio.Channel):
         return _Method(self._inner.unary_stream(*args, **kwargs), self._outgoing)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        """A stream of requests (an async iterable), one response."""
+        """A stream of requests, one response."""
         return _Method(self._inner.stream_unary(*args, **kwargs), self._outgoing, streams=True)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        """A stream of requests (an async iterable), a stream of responses."""
+        """A stream of requests, a stream of responses."""
         return _Method(self._inner.stream_stream(*args, **kwargs), self._outgoing, streams=True)
 
 

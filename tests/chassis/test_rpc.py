@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -224,7 +224,7 @@ async def taking_streams() -> AsyncIterator[str]:
         await server.stop(0)
 
 
-async def send(address: str, requests: AsyncIterator[bytes], timeout: float) -> None:
+async def send(address: str, requests: AsyncIterable[bytes] | Iterable[bytes], timeout: float) -> None:
     """One stream of requests."""
     async with channel(address) as connection:
         await connection.channel_ready()
@@ -258,6 +258,20 @@ async def test_what_the_iterator_of_requests_raises_reaches_the_caller() -> None
     async with taking_streams() as address:
         with pytest.raises(OSError, match="the file is gone"):
             await send(address, requests(), timeout=30)
+
+
+async def test_requests_may_be_any_iterable() -> None:
+    """Also one that does not wait for anything, and fails."""
+
+    def requests() -> Iterator[bytes]:
+        yield b"one"
+        raise OSError("the file is gone")
+
+    async with taking_streams() as address:
+        with pytest.raises(OSError, match="the file is gone"):
+            await send(address, requests(), timeout=30)
+        with pytest.raises(ArterialError):
+            await send(address, [b"one", b"two"], timeout=0.1)
 
 
 async def test_requests_are_not_asked_for_after_the_call_has_ended() -> None:
