@@ -11,8 +11,7 @@ from arterial.api.controlplane.v1 import control_plane_service_pb2_grpc, resourc
 from arterial.api.controlplane.v1alpha1 import job_service_pb2 as jobs
 from arterial.api.controlplane.v1alpha1 import job_service_pb2_grpc, model_service_pb2_grpc, partition_service_pb2_grpc
 from arterial.api.controlplane.v1alpha1 import partition_service_pb2 as partitions
-from chassis.rpc.client import channel
-from chassis.testing import eventually
+from chassis.testing import channel, eventually
 from tests.controlplane.conftest import ControlPlane
 
 DAY = "2026-11-24"

@@ -20,8 +20,7 @@ from chassis import desired, resourcefiles, sql, testing
 from chassis.config import RpcConfig, ServiceConfig, SqlConfig
 from chassis.desired import Desired, DesiredFeed
 from chassis.errors import ArterialError, Reason
-from chassis.rpc.client import channel
-from chassis.testing import eventually
+from chassis.testing import channel, eventually
 from chassis.topics import Adoption, Topic
 from chassis.wire import descriptor_set, frame
 from deploy.local.child import free_port
