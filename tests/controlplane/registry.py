@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from arterial.api.controlplane.v1 import schema_registry_service_pb2_grpc as grpc_stubs
-from chassis.rpc.client import channel
+from chassis.testing import channel
 from tests.controlplane.conftest import ControlPlane
 
 JSON = {"Content-Type": "application/vnd.schemaregistry.v1+json"}

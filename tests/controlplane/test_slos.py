@@ -17,7 +17,7 @@ from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
 from arterial.api.controlplane.v1alpha1 import slo_service_pb2 as pb
 from arterial.api.controlplane.v1alpha1 import slo_service_pb2_grpc
 from chassis.errors import ArterialError, Reason
-from chassis.rpc.client import channel
+from chassis.testing import channel
 from services.controlplane.partitions.partitions import Aspect, Judged, PartitionKey, Verdict
 from services.controlplane.slos import slos
 from services.controlplane.slos.slo_store import KEEP_DAYS, SloStore, count

@@ -14,9 +14,8 @@ from arterial.api.types.v1 import page_pb2
 from chassis.config import LakeConfig, OlapConfig, RpcConfig
 from chassis.errors import ArterialError, Reason
 from chassis.olap import Olap
-from chassis.rpc.client import channel
 from chassis.rpc.server import serve
-from chassis.testing import ManualClock, context
+from chassis.testing import ManualClock, channel, context
 from deploy.local.child import free_port
 from services.dss.handler import DssHandler
 from services.dss.profiler import Profiler, Target

@@ -23,10 +23,9 @@ from chassis.errors import ArterialError, Reason
 from chassis.learning.artefact import Artefact, Artefacts, Candidate
 from chassis.learning.boosting import Settings
 from chassis.learning.serving import Loaded, ServedModel
-from chassis.rpc.client import channel
 from chassis.rpc.server import serve
 from chassis.streaming.online import Head
-from chassis.testing import ManualClock, context
+from chassis.testing import ManualClock, channel, context
 from services.eta.answers import POSSIBLE_SECONDS
 from services.eta.handler import EtaHandler, TravelTimes
 from services.eta.legs import Floats, Legs

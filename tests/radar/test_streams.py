@@ -18,9 +18,8 @@ from arterial.api.types.v1 import money_pb2, standing_pb2
 from chassis import kafka, sql
 from chassis.config import KafkaConfig
 from chassis.partitioning import partition_of
-from chassis.rpc.client import channel
 from chassis.streaming.partials import derived_id
-from chassis.testing import eventually, running
+from chassis.testing import channel, eventually, running
 from chassis.topics import Topic
 from chassis.wire import frame, split
 from deploy.local.child import Child, free_port, port_open
