@@ -28,6 +28,9 @@ KEEPALIVE = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
+# A server that was away is looked for at least this often. By itself gRPC pauses up to two minutes, in which all calls to the address fail,
+# those of new channels too.
+RECONNECT = (("grpc.max_reconnect_backoff_ms", 5_000),)
 
 
 def service_config(attempts: int) -> str:
@@ -186,6 +189,7 @@ def connect(
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         *KEEPALIVE,
+        *RECONNECT,
     ]
     if credentials is None:
         return Channel(grpc.aio.insecure_channel(address, options=options), outgoing)
