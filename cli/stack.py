@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from chassis.errors import ArterialError, Reason
+from deploy.local.child import runs
 from deploy.local.memory import pss_mb
 from deploy.local.services import SERVICES
 from deploy.local.supervisor import Stack, listening, read_state, serving
@@ -94,7 +93,7 @@ async def run_status(arguments: argparse.Namespace) -> int:
     rpc = {service.name for service in SERVICES if service.port}
     rows = []
     for name, process in state["processes"].items():
-        alive = psutil.pid_exists(process["pid"])
+        alive = runs(process["pid"])
         port = process["port"]
         healthy = alive and (port is None or await (serving(f"127.0.0.1:{port}") if name in rpc else listening(port)))
         rows.append({"process": name, "pid": process["pid"], "healthy": healthy, "port": port, "pss_mb": round(pss_mb(process["pid"]), 1)})
@@ -114,7 +113,7 @@ def run_down(arguments: argparse.Namespace) -> int:
     state = state_of(arguments.data_dir)
     os.kill(state["pid"], signal.SIGTERM)
     deadline = time.monotonic() + 60
-    while psutil.pid_exists(state["pid"]) and psutil.Process(state["pid"]).status() != psutil.STATUS_ZOMBIE:
+    while runs(state["pid"]):
         if time.monotonic() > deadline:
             print(f"arterial: process {state['pid']} did not stop within 60 s", file=sys.stderr)
             return 1

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 LAUNCH = Path(__file__).with_name("launch.py")
 LOOPBACK = "127.0.0.1"
 # An engine that is not up by then will not come up: say so instead of waiting for ever.
@@ -32,6 +34,14 @@ def free_port() -> int:
         if port not in _given:
             _given.add(port)
             return port
+
+
+def runs(pid: int) -> bool:
+    """True if the process has not ended; it may do so while it is looked at."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass

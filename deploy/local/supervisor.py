@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import psutil
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local import clickhouse, kafka, postgres, redis
-from deploy.local.child import LOOPBACK, Child, StartError, free_port
+from deploy.local.child import LOOPBACK, Child, StartError, free_port, runs
 from deploy.local.memory import Peaks
 from deploy.local.services import DATABASES, ENGINES, PORTS, SERVICES, Places, Service
 
@@ -189,7 +188,7 @@ def read_state(data_dir: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     state: dict[str, Any] = json.loads(file.read_text())
-    return state if psutil.pid_exists(state["pid"]) else None
+    return state if runs(state["pid"]) else None
 
 
 async def serving(address: str) -> bool:
