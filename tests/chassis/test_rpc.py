@@ -57,7 +57,7 @@ async def serving(behaviour: Behaviour) -> AsyncIterator[tuple[str, Context]]:
         pricing_service_pb2_grpc.add_PricingServiceServicer_to_server(Pricing(behaviour), server)
         return [pb.DESCRIPTOR.services_by_name["PricingService"].full_name]
 
-    task = asyncio.create_task(serve(RpcConfig(port=0, drain_seconds=5), register, context, bound=bound))
+    task = asyncio.create_task(serve(RpcConfig(port=0, drain_seconds=60), register, context, bound=bound))
     try:
         yield f"127.0.0.1:{await bound}", context
     finally:
@@ -65,7 +65,7 @@ async def serving(behaviour: Behaviour) -> AsyncIterator[tuple[str, Context]]:
         await task
 
 
-async def get_surge(address: str, request: pb.GetSurgeRequest = GOOD, timeout: float = 5.0, attempts: int = 4) -> pb.GetSurgeResponse:
+async def get_surge(address: str, request: pb.GetSurgeRequest = GOOD, timeout: float = 60.0, attempts: int = 4) -> pb.GetSurgeResponse:
     """One call."""
     async with channel(address, attempts=attempts) as connection:
         return await pricing_service_pb2_grpc.PricingServiceStub(connection).GetSurge(request, timeout=timeout)
@@ -154,11 +154,11 @@ async def test_deadlines_are_handed_on_and_shaved_at_each_hop() -> None:
 
         async def outer(request: pb.GetSurgeRequest, context: Any) -> pb.GetSurgeResponse:
             left.append(context.time_remaining())
-            return await get_surge(inner_address, timeout=60)
+            return await get_surge(inner_address, timeout=600)
 
         async with serving(outer) as (outer_address, _):
-            await get_surge(outer_address, timeout=3)
-    assert left[0] <= 3 * 1.01
+            await get_surge(outer_address, timeout=60)
+    assert left[0] <= 60 * 1.01
     assert 0 < left[1] < left[0] * (1 - deadlines.SHAVE_SHARE) * 1.01
 
 
@@ -200,7 +200,7 @@ async def test_a_cancelled_call_is_cancelled_on_the_server() -> None:
         call = asyncio.create_task(get_surge(address, timeout=30))
         await entered.wait()
         call.cancel()
-        await asyncio.wait_for(cancelled.wait(), 10)
+        await asyncio.wait_for(cancelled.wait(), 60)
 
 
 @asynccontextmanager
@@ -288,7 +288,7 @@ async def test_requests_are_not_asked_for_after_the_call_has_ended() -> None:
     async with taking_streams() as address:
         with pytest.raises(ArterialError):
             await send(address, requests(), timeout=0.1)
-        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.wait_for(closed.wait(), 60)
 
 
 def test_a_server_listens_beyond_loopback_only_with_tls() -> None:

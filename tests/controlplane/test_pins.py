@@ -19,8 +19,7 @@ from chassis.config import CellConfig, KafkaConfig, ServiceConfig
 from chassis.desired import DesiredFeed, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.judge import judge
-from chassis.rpc.client import channel
-from chassis.testing import eventually
+from chassis.testing import channel, eventually
 from chassis.topics import Adoption, Topic
 from chassis.wire import frame, split
 from cli.publish import written_with
@@ -79,7 +78,7 @@ class Two:
 
     async def sees(self, short: str, version: int) -> None:
         """Waits until a cell sees a version of the schema."""
-        await eventually(lambda: self._seen(short, version), f"{short} sees version {version}", 20)
+        await eventually(lambda: self._seen(short, version), f"{short} sees version {version}")
 
     async def _seen(self, short: str, version: int) -> bool:
         return version_of(self.feeds[short], self.name) == version
@@ -160,10 +159,10 @@ async def test_only_the_cell_that_pins_goes_by_the_pinned_version(two: Two, tmp_
 async def test_a_watcher_that_was_away_learns_of_a_pin(two: Two, tmp_path: Path) -> None:
     """It goes on after its version, and finds that it sees another schema."""
     async with follow_desired(config(tmp_path / "other", two.cell["us"], two.plane.address), testing.context()) as feed:
-        await eventually(lambda: _is(version_of(feed, two.name) == 3), "the newest", 20)
+        await eventually(lambda: _is(version_of(feed, two.name) == 3), "the newest")
     await two.pin("us", 1)
     async with follow_desired(config(tmp_path / "other", two.cell["us"], two.plane.address), testing.context()) as feed:
-        await eventually(lambda: _is(version_of(feed, two.name) == 1), "the pinned", 20)
+        await eventually(lambda: _is(version_of(feed, two.name) == 1), "the pinned")
 
 
 async def _is(value: bool) -> bool:
@@ -244,7 +243,7 @@ async def test_publish_and_plain_values_go_by_the_pin_and_framed_ones_by_their_w
     await producer.start()
     try:
         for feed in two.feeds.values():
-            await eventually(lambda feed=feed: _is(two.name in feed.current.topics), "the topic", 20)  # type: ignore[misc]
+            await eventually(lambda feed=feed: _is(two.name in feed.current.topics), "the topic")  # type: ignore[misc]
             await Publisher(producer, feed).publish(two.name, [payload], 0)
     finally:
         await producer.stop()
@@ -294,18 +293,18 @@ async def test_a_pin_and_a_schema_that_go_from_cell_to_cell(plane: ControlPlane,
     """A cell pins when it is its turn; a Schema is held back from the others until theirs, and processes that know it let it go on."""
     await soaking(plane, 3600.0)
     async with followed(plane, tmp_path) as two, follow_desired(config(tmp_path, "local", plane.address), testing.context()) as local:
-        await eventually(lambda: _is(version_of(local, two.name) == 3), "the newest", 20)
+        await eventually(lambda: _is(version_of(local, two.name) == 3), "the newest")
         await two.schema(RIDE.format(more="int64 tip = 4; string note = 5; bool paid = 6;"), canary=two.cell["us"])
         await two.sees("us", 4)
         ready = partial(ready_in, two, two.cell["us"])
-        await eventually(ready, "a process of us that says that it knows the schema", 20)
+        await eventually(ready, "a process of us that says that it knows the schema")
         assert [version_of(feed, two.name) for feed in (two.feeds["eu"], local)] == [3, 3]
         await soaking(plane, 0.0)
         await two.sees("eu", 4)
-        await eventually(lambda: _is(version_of(local, two.name) == 4), "the last cell", 20)
+        await eventually(lambda: _is(version_of(local, two.name) == 4), "the last cell")
         await soaking(plane, 3600.0)
         await two.pin("eu", 1, canary=two.cell["us"])
-        await eventually(lambda: _is(pins_seen(two, "us") == 1), "the pin", 20)
+        await eventually(lambda: _is(pins_seen(two, "us") == 1), "the pin")
         assert "Pinned" in [each.type for each in (await two.got()).status.conditions]
         assert [version_of(feed, two.name) for feed in two.feeds.values()] == [4, 4] and pins_seen(two, "eu") == 0
         await soaking(plane, 0.0)

@@ -18,13 +18,14 @@ from chassis import kafka
 from chassis.config import KafkaConfig, LakeConfig, OlapConfig, RpcConfig
 from chassis.errors import ArterialError, Reason
 from chassis.lake import Table
-from chassis.rpc.client import channel
-from chassis.testing import eventually, running
+from chassis.lineage import emitter as emitter_module
+from chassis.testing import channel, eventually, running
 from chassis.topics import Topic, topic_from_spec
 from chassis.wire import frame
 from cli.inspecting import document
 from deploy.local import postgres
 from deploy.local.child import free_port
+from services.controlplane.resources import dependents
 from services.ingestion import producers
 from services.ingestion.config import IngestionConfig
 from services.ingestion.producers import Producers
@@ -66,7 +67,14 @@ class Cell:
                 return False
             return {node.name for node in found.nodes} == set(names)
 
-        await eventually(known, f"{names} in lineage", 20)
+        await eventually(known, f"{names} in lineage")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lineage is waited for as long as a busy machine needs."""
+    monkeypatch.setattr(dependents, "TIMEOUT_SECONDS", 60.0)
+    monkeypatch.setattr(emitter_module, "FLUSH_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -136,7 +144,7 @@ async def test_a_producer_of_kafka_says_so_by_a_header(cell: Cell, tmp_path: Pat
             async with running(stream, cell.config):
                 values = [(b"1", frame(1, trip_event().SerializeToString()))]
                 await kafka.send_all(producer, partition, values, [(PRODUCER, name)])
-                await eventually(partial(rows_in_raw, cell, 1 + (name == b"\xff\xfe") + 2 * (name == b"orders.v1")), "the record", 30)
+                await eventually(partial(rows_in_raw, cell, 1 + (name == b"\xff\xfe") + 2 * (name == b"orders.v1")), "the record")
     finally:
         await producer.stop()
     await cell.written_by(f"producer/orders.v1/{cell.topic}")

@@ -138,7 +138,7 @@ async def test_schemas_in_schemas_are_compared_once(kind: SchemaType) -> None:
     """Two to the power of thirty comparisons would never end."""
     old = understand(Definition(kind, nested(kind)))
     new = understand(Definition(kind, nested(kind).replace('"int"', '"long"').replace('"string"', '"integer"').replace("int32", "bytes")))
-    verdict = await asyncio.wait_for(asyncio.to_thread(judge, new, [Earlier(1, old)], Compatibility.FULL_TRANSITIVE), 30)
+    verdict = await asyncio.wait_for(asyncio.to_thread(judge, new, [Earlier(1, old)], Compatibility.FULL_TRANSITIVE), 60)
     assert verdict.violations
 
 

@@ -25,7 +25,7 @@ from chassis.testing import eventually
 from services.controlplane.jobs.run_store import RunStore
 from services.controlplane.jobs.runs import Outcome
 from tests.controlplane.conftest import ControlPlane
-from tests.controlplane.stubs import Stubs, create, get, report, schedule, stubs, take, verdict
+from tests.controlplane.stubs import Stubs, create, get, report, schedule, stubs, taken, verdict
 
 DAYS = 86_400
 MESSAGE = "arterial.api.events.v1.TripEvent"
@@ -154,15 +154,15 @@ async def test_what_was_dropped_in_part_is_dropped_whole_before_it_begins_anew(s
         await apply(to, topic(name), named("Cell", to.cell, cell=specs_pb2.CellSpec(region="there")))
         found = [each for each in await delete(to, "Topic", name) if each.cell == to.cell]
         await make_due(shared_plane, found)
-        taken = await take(to, RETIRE_RECORDS)
-        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=taken.run.run_id, lease=taken.lease, succeeded=True))
+        held = await taken(to, RETIRE_RECORDS)
+        await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=held.run.run_id, lease=held.lease, succeeded=True))
         left = next(each for each in found if each.drops == "tables")
         with pytest.raises(ArterialError, match=f"being dropped in cell {to.cell} by {left.run_id}") as caught:
             await apply(to, topic(name))
         assert caught.value.reason is Reason.CONFLICT
         for kind in (RETIRE_TABLES, RETIRE_STATISTICS):
-            taken = await take(to, kind)
-            await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=taken.run.run_id, lease=taken.lease, succeeded=True))
+            held = await taken(to, kind)
+            await to.jobs.FinishRun(jobs.FinishRunRequest(run_id=held.run.run_id, lease=held.lease, succeeded=True))
         await apply(to, topic(name))
 
 
@@ -215,9 +215,9 @@ async def test_partitions_are_forgotten_also_if_the_control_plane_ends_between(s
         await apply(to, topic(name), named("Cell", to.cell, cell=specs_pb2.CellSpec(region="there")))
         await report(to, verdict(f"lake/raw/{name}", "PASS", 500, day))
         await make_due(shared_plane, [each for each in await delete(to, "Topic", name) if each.cell == to.cell])
-        taken = await take(to, RETIRE_TABLES)
+        held = await taken(to, RETIRE_TABLES)
         engine = sql.engine(shared_plane.config.sql)
-        await RunStore(engine).finish(taken.run.run_id, taken.lease, Outcome(True), ())
+        await RunStore(engine).finish(held.run.run_id, held.lease, Outcome(True), ())
         await engine.dispose()
 
         async def forgotten() -> bool:
@@ -242,8 +242,8 @@ async def test_partitions_of_dropped_tables_are_pending_again(shared_plane: Cont
         before = (await to.partitions.OverridePartition(override)).partition
         found = [each for each in await delete(to, "Topic", name) if each.cell == to.cell]
         await make_due(shared_plane, found)
-        taken = await take(to, RETIRE_TABLES)
-        finish = jobs.FinishRunRequest(run_id=taken.run.run_id, lease=taken.lease, succeeded=True)
+        held = await taken(to, RETIRE_TABLES)
+        finish = jobs.FinishRunRequest(run_id=held.run.run_id, lease=held.lease, succeeded=True)
         await asyncio.gather(*(to.jobs.FinishRun(finish) for _ in range(2)))
         for dataset_name in (curated, raw):
             wanted = partitions.GetPartitionRequest(cell=to.cell, dataset=dataset_name, partition_date=day)

@@ -20,8 +20,7 @@ from chassis.desired import DesiredFeed, follow_desired
 from chassis.errors import ArterialError, Reason
 from chassis.reporting import Standing
 from chassis.resources import FIELD_OF_KIND
-from chassis.rpc.client import channel
-from chassis.testing import eventually
+from chassis.testing import channel, eventually
 from services.controlplane.models.model_store import ModelStore
 from services.controlplane.registry.catalogue import Catalogue
 from services.controlplane.registry.configuration import Configuration
@@ -103,7 +102,7 @@ class Cells:
         async def seen() -> bool:
             return self.interval(cell) == interval_ms
 
-        await eventually(seen, f"{cell} sees {interval_ms}", 20)
+        await eventually(seen, f"{cell} sees {interval_ms}")
 
     def there(self, cell: str) -> bool:
         """Whether the cell sees the topic of the test of removals, and its pipeline."""
@@ -118,7 +117,7 @@ class Cells:
             current = self._feeds[cell].current
             return {"gone_v1" in current.topics, "gone" in current.pipelines} == {there}
 
-        await eventually(seen, f"{cell} sees them: {there}", 20)
+        await eventually(seen, f"{cell} sees them: {there}")
 
     def say(self, cell: str, standing: Standing) -> None:
         """The cell's process reports on what it sees."""
@@ -144,7 +143,7 @@ class Cells:
             found[:] = [condition for condition in (await self.pipeline()).status.conditions if condition.type == "RolledOut"]
             return [condition.status for condition in found] == [status]
 
-        await eventually(told, f"RolledOut {status}", 20)
+        await eventually(told, f"RolledOut {status}")
         return found[0].message
 
     async def abort(self, pipeline: str = "raw", **more: Any) -> wire.AbortRolloutsResponse:
@@ -165,7 +164,7 @@ class Cells:
 @pytest.fixture
 async def plane(database_url: str, tmp_path: Path) -> AsyncIterator[ControlPlane]:
     """A control plane that believes a well cell at once."""
-    terms = {"rollout_soak_seconds": 0.0, "rollout_timeout_seconds": 60.0}
+    terms = {"rollout_soak_seconds": 0.0, "rollout_timeout_seconds": 600.0}
     async with running_plane(database_url, tmp_path / "control", **terms) as running:
         yield running
 
@@ -247,7 +246,7 @@ async def test_what_nobody_reports_on_goes_on_by_itself(cells: Cells) -> None:
     async def done() -> bool:
         return [each.state for each in await cells.listed()] == [wire.ROLLOUT_STATE_DONE]
 
-    await eventually(done, "the dataset in all cells", 20)
+    await eventually(done, "the dataset in all cells")
 
 
 async def test_a_canary_must_be_a_cell(cells: Cells) -> None:
@@ -319,7 +318,7 @@ async def test_a_removal_goes_from_cell_to_cell(cells: Cells, plane: ControlPlan
             async def begun() -> bool:
                 return new.current.version > 0
 
-            await eventually(begun, "a new watcher", 20)
+            await eventually(begun, "a new watcher")
             assert "gone" in new.current.pipelines and "gone_v1" in new.current.topics
         assert [cells.there(cell) for cell in ("eu", "local", "")] == [True] * 3
         with pytest.raises(ArterialError, match="does not exist"):
@@ -335,7 +334,7 @@ async def test_a_removal_goes_from_cell_to_cell(cells: Cells, plane: ControlPlan
                 (name, wire.ROLLOUT_STATE_DONE, True) for name in ("gone", "gone_v1")
             }
 
-        await eventually(done, "both removals done", 20)
+        await eventually(done, "both removals done")
         assert {run.cell for run in await drops(to)} == {"eu", "us", "local"}
 
 
@@ -358,7 +357,7 @@ async def test_a_removal_that_turns_a_cell_bad_stops_and_is_taken_back(cells: Ce
         async def halted() -> bool:
             return {each.state for each in await cells.listed()} == {wire.ROLLOUT_STATE_HALTED}
 
-        await eventually(halted, "the removal stopped", 20)
+        await eventually(halted, "the removal stopped")
         assert {each.reason for each in await cells.listed()} == {"cell us, test, Pipeline/raw: StepFailed no such column"}
         assert cells.there("eu")
         reply = await cells.abort("")

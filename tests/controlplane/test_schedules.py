@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-import time
+import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ async def dates(to: Stubs, wanted: resource_pb2.Resource, expected: list[str]) -
     async def made() -> bool:
         return [run.partition_date for run in await listed(to, wanted)] == expected
 
-    await eventually(made, f"runs of {expected}", 20)
+    await eventually(made, f"runs of {expected}")
 
 
 async def test_a_past_start_makes_a_run_for_each_date_once(shared_plane: ControlPlane) -> None:
@@ -213,7 +213,8 @@ async def test_a_long_backfill_is_made_as_its_runs_end(shared_plane: ControlPlan
     engine = create_async_engine(shared_plane.config.sql.url)
     store = ScheduleStore(engine, max_open=200)
     async with stubs(shared_plane) as to:
-        wanted = schedule(to, start_date="2020-01-01", end_date="2024-12-31")  # not declared: only this test makes its runs
+        wanted = schedule(to, start_date="2020-01-01", end_date="2024-12-31", paused=True)  # only this test makes its runs
+        await declare(to, wanted)
 
         async def made() -> list[int]:
             counts = []
@@ -266,26 +267,30 @@ async def test_two_replicas_make_each_run_once_and_one_goes_on_when_the_other_is
 
 async def test_an_office_passes_on_when_its_holder_hangs(database_url: str) -> None:
     """The database ends the session that says nothing; the holder, awake again, finds its office gone. Only one leads at a time."""
-    contexts = [testing.context() for _ in range(2)]
+    contexts, awake = [testing.context() for _ in range(2)], threading.Event()
     elections: list[Election] = []
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def stand(place: int) -> None:
         engine = create_async_engine(database_url)
         loops.append(asyncio.get_running_loop())
-        elections.append(Election(engine, "test", silent_seconds=2))
+        elections.append(Election(engine, "test"))
         await elections[place].run(contexts[place])
         await engine.dispose()
 
     async def leading(*expected: bool) -> bool:
         return [election.leading for election in elections] == list(expected)
 
-    first = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(stand(0))))
-    await eventually(lambda: leading(True), "the first leader", 20)
-    second = asyncio.create_task(stand(1))
-    loops[0].call_soon_threadsafe(time.sleep, 4)  # everything in the first process stands still
-    await eventually(lambda: leading(True, True), "the second leader, while the first sleeps", 20)
-    await eventually(lambda: leading(False, True), "the first knows that it does not lead", 20)
-    for context, loop in zip(contexts, loops, strict=True):
-        loop.call_soon_threadsafe(context.stopping.set)
-    await asyncio.gather(first, second)
+    standing: list[asyncio.Task[None]] = [asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(stand(0))))]
+    try:
+        await eventually(lambda: leading(True), "the first leader")
+        loops[0].call_soon_threadsafe(awake.wait)  # everything in the first process stands still
+        standing.append(asyncio.create_task(stand(1)))
+        await eventually(lambda: leading(True, True), "the second leader, while the first sleeps")
+        awake.set()
+        await eventually(lambda: leading(False, True), "the first knows that it does not lead")
+    finally:
+        awake.set()
+        for context, loop in zip(contexts, loops, strict=False):
+            loop.call_soon_threadsafe(context.stopping.set)
+        await asyncio.gather(*standing)

@@ -103,7 +103,7 @@ async def watched(place: Place, **request: Any) -> AsyncIterator[AsyncIterator[b
 
 async def following(stream: AsyncIterator[bytes]) -> pb.WatchResponse:
     """The next message."""
-    return pb.WatchResponse.FromString(await asyncio.wait_for(anext(stream), 20))
+    return pb.WatchResponse.FromString(await asyncio.wait_for(anext(stream), 60))
 
 
 async def until_synced(stream: AsyncIterator[bytes]) -> list[pb.WatchResponse]:
@@ -259,6 +259,7 @@ async def test_another_history_under_the_same_versions_is_noticed(place: Place) 
             await connection.execute(sa.text("DELETE FROM changes WHERE version = 2"))
             await connection.execute(sa.text("UPDATE changes SET at = at - interval '1 day'"))
         await place.put(cell("b", "restored"), cell("b", "again"))
+        await place.watching.fresh()
         again = await until_synced(stream)
         assert again[0].type == RESYNC and ["again"] in [
             [each.cell.region for each in message.changed if each.metadata.name == "b"] for message in again

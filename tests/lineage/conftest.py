@@ -9,14 +9,20 @@ import pytest
 
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2_grpc
 from chassis.config import RpcConfig, SqlConfig
-from chassis.rpc.client import channel
-from chassis.testing import running
+from chassis.lineage import emitter
+from chassis.testing import channel, running
 from deploy.local.child import free_port
 from services.lineage.__main__ import serve
 from services.lineage.config import LineageConfig
 
 # The generated stubs are typed for the synchronous runtime.
 Stub = Any
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is emitted is waited for as long as a busy machine needs."""
+    monkeypatch.setattr(emitter, "FLUSH_SECONDS", 60.0)
 
 
 @asynccontextmanager

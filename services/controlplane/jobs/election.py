@@ -24,10 +24,9 @@ class Election:
     A leader may learn late that it lost the office: what it does must be harmless twice, which keys of the database see to.
     """
 
-    def __init__(self, engine: AsyncEngine, office: str, *, silent_seconds: int = SILENT_SECONDS) -> None:
+    def __init__(self, engine: AsyncEngine, office: str) -> None:
         self._engine = engine
         self._office = office
-        self._silent_seconds = silent_seconds
         self.leading = False
 
     async def run(self, context: Context) -> None:
@@ -52,7 +51,7 @@ class Election:
     async def _connected(self) -> AsyncConnection:
         connection = await self._engine.connect()
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        for name, value in (KEEPALIVES | {"idle_session_timeout": f"{self._silent_seconds}s"}).items():
+        for name, value in (KEEPALIVES | {"idle_session_timeout": f"{SILENT_SECONDS}s"}).items():
             await connection.execute(sa.text(f"SET {name} = '{value}'"))
         return connection
 
