@@ -64,7 +64,7 @@ async def try_topics(config: KafkaConfig, topics: Iterable[Topic]) -> Mapping[st
 
 
 async def delete_topic(config: KafkaConfig, name: str) -> None:
-    """Deletes a topic and its records; one that is not there is fine."""
+    """Deletes a topic and its records; one that is not there is fine. Whoever makes it again then meets nothing of the former one."""
     admin = AIOKafkaAdminClient(**config.client_options())
     await admin.start()
     try:
@@ -72,8 +72,19 @@ async def delete_topic(config: KafkaConfig, name: str) -> None:
         for topic, code, *_ in reply.topic_error_codes:
             if code and for_code(code) is not UnknownTopicOrPartitionError:
                 raise for_code(code)(topic)
+        await _unknown(admin, name)
     finally:
         await admin.close()
+
+
+async def _unknown(admin: AIOKafkaAdminClient, name: str) -> None:
+    """Waits until the brokers know the topic no more: they hear of its end later than who had it deleted."""
+    deadline = asyncio.get_running_loop().time() + ANNOUNCE_SECONDS
+    while asyncio.get_running_loop().time() < deadline:
+        (described,) = await admin.describe_topics([name])
+        if for_code(described["error_code"]) is UnknownTopicOrPartitionError:
+            return
+        await asyncio.sleep(0.1)
 
 
 async def _unannounced(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, KafkaError]:

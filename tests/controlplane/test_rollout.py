@@ -406,7 +406,9 @@ async def test_what_is_new_in_one_cell_is_removed_by_an_abort(cells: Cells) -> N
     pipeline.metadata.name, pipeline.pipeline.topics[:] = "new", ["new_v1"]
     pipeline.metadata.resource_version = 0
     await cells.to.control.Apply(pb.ApplyRequest(resources=[topic, pipeline], canary="us"))
-    with pytest.raises(ArterialError, match="one-way doors need approval: Topic/new_v1:deleted") as caught:
+    with pytest.raises(
+        ArterialError, match="one-way doors need approval: Topic/new_v1:deleted; who would feel it is not known: no lineage"
+    ) as caught:
         await cells.abort("")
     assert caught.value.reason is Reason.REFUSED
     reply = await cells.abort("", approvals=["Topic/new_v1:deleted"])

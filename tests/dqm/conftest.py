@@ -17,9 +17,9 @@ from chassis import testing
 from chassis.config import RpcConfig, SqlConfig
 from chassis.errors import ArterialError, Reason
 from chassis.process import Context
-from chassis.rpc.client import channel
 from chassis.rpc.interceptor import CallInterceptor
 from deploy.local.child import LOOPBACK, free_port
+from services.dqm import sources
 from services.dqm.__main__ import monitor, serve
 from services.dqm.config import DqmConfig
 from services.dqm.frame import Frame
@@ -188,7 +188,7 @@ class Quality:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["dqm_service_pb2_grpc.DqmServiceAsyncStub"]:
         """The RPCs, served to the test."""
-        async with testing.running(serve, self.config), channel(f"{LOOPBACK}:{self.rpc_port}", attempts=5) as connection:
+        async with testing.running(serve, self.config), testing.channel(f"{LOOPBACK}:{self.rpc_port}") as connection:
             await asyncio.wait_for(connection.channel_ready(), 60)
             yield dqm_service_pb2_grpc.DqmServiceStub(connection)
 
@@ -209,7 +209,8 @@ class Shifted:
 
 
 @pytest.fixture
-async def quality(database_url: str, tmp_path: Path) -> AsyncIterator[Quality]:
-    """A database of its own, and surroundings that answer."""
+async def quality(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Quality]:
+    """A database of its own, and surroundings that answer, however busy the machine is."""
+    monkeypatch.setattr(sources, "LINEAGE_SECONDS", testing.PATIENCE_SECONDS)
     async with Quality(database_url, tmp_path).surroundings() as surrounded:
         yield surrounded

@@ -25,7 +25,7 @@ from chassis.learning.boosting import Settings
 from chassis.learning.serving import Loaded, ServedModel
 from chassis.rpc.server import serve
 from chassis.streaming.online import Head
-from chassis.testing import ManualClock, channel, context
+from chassis.testing import ManualClock, channel, context, eventually
 from services.eta.answers import POSSIBLE_SECONDS
 from services.eta.handler import EtaHandler, TravelTimes
 from services.eta.legs import Floats, Legs
@@ -161,7 +161,8 @@ async def test_a_trained_version_goes_live_between_calls_and_a_broken_one_does_n
         loaded = []
         for version in (first, second, broken):
             loaded.append(await model.apply(resource_pb2.ModelStatus(live=version)))
-            await asyncio.sleep(0.1)
+            enough = len(seen) + 2  # one may have been asked for before
+            await eventually(lambda enough=enough: asyncio.sleep(0, len(seen) >= enough), "an answer of what is served now")  # type: ignore[misc]
         asking = False
         await caller
         assert loaded == [True, True, False]

@@ -38,7 +38,7 @@ def topic(name: str, schema: str = "") -> resource_pb2.Resource:
     return resource_pb2.Resource(kind="Topic", metadata=resource_pb2.Metadata(name=name, generation=3), topic=spec)
 
 
-def feature(name: str, of: str, service: str = "pricing", windows: tuple[int, ...] = (60,), column: str = "") -> resource_pb2.Resource:
+def feature(name: str, of: str, service: str = "pricing", windows: tuple[int, ...] = (600,), column: str = "") -> resource_pb2.Resource:
     """The number of events of a city, or the sum of a column of theirs."""
     function = specs_pb2.AGGREGATE_FUNCTION_SUM if column else specs_pb2.AGGREGATE_FUNCTION_COUNT
     aggregates = [specs_pb2.FeatureAggregate(name="n", function=function, column=column)]
@@ -73,7 +73,7 @@ class Computing:
             standing = self.said.get(f"Feature/{name}", (None, ""))
             return (standing[1] if standing is not None else None) == reason
 
-        await eventually(told, f"{name}: {reason}", 20)
+        await eventually(told, f"{name}: {reason}")
 
     async def send(self, name: str, *values: bytes) -> None:
         """Records of the one partition."""
@@ -88,7 +88,7 @@ class Computing:
         async def there() -> bool:
             return values.items() <= (await self.store.read(name, str(city))).items()
 
-        await eventually(there, f"{name} of {city}: {values}", 20)
+        await eventually(there, f"{name} of {city}: {values}")
 
 
 @pytest.fixture
@@ -128,11 +128,11 @@ async def test_a_topic_that_cannot_be_read_keeps_no_other_feature_from_being_com
         await found.says("f1", "TopicFailed")
         await found.says("f2", "TopicFailed")
         await found.send(name, event(1))
-        await found.has(name, 1, n_60s="1")
+        await found.has(name, 1, n_600s="1")
         found.declare(topic(name, schema="nobody_knows_it"), feature(name, name))
         await found.says(name, "TopicFailed")
         await found.send(name, event(1))
-        await found.has(name, 1, n_60s="2")
+        await found.has(name, 1, n_600s="2")
 
 
 async def test_a_feature_of_another_service_is_not_spoken_of_any_more(kafka_config: KafkaConfig, redis: Redis, tmp_path: Path) -> None:
@@ -170,10 +170,10 @@ async def test_a_changed_feature_is_told_whole_of_keys_without_news(
         await found.send(name, event(1))
         for _ in range(3):
             await found.send(name, *(event(2, noise.randbytes(6000).hex()) for _ in range(150)))
-        await found.has(name, 2, n_60s="450")
+        await found.has(name, 2, n_600s="450")
         # As told by a worker that took over at the end.
         former = Feature(name, feature(name, name).feature)
         await found.store.write(former, Values(["1"], np.ones((1, 1))), 0, Position(0, 0, 451))
-        found.declare(topic(name), feature(name, name, windows=(60, 600)))
-        await found.has(name, 2, n_600s="450")
-        await found.has(name, 1, n_600s="1")
+        found.declare(topic(name), feature(name, name, windows=(600, 3600)))
+        await found.has(name, 2, n_3600s="450")
+        await found.has(name, 1, n_3600s="1")

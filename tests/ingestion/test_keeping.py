@@ -79,6 +79,7 @@ async def test_what_tables_keep_of_their_promises_follows_from_logs_progress_and
     keeps = keeper(ingestion, clock)
     assert await keeps.due() == [], "of what never had a row nothing is said"
     async with running(stream, ingestion.config), running(follow, ingestion.config):
+        await clock.sleep(time.time() - clock.now())
         await publish(ingestion, 100)
         await caught_up(ingestion, 100)
     today, zones = day(clock.now()), {"raw": 60, "live": 120, "trips": 300, "curated": 3600}

@@ -58,7 +58,7 @@ class Log:
         stream = RawStream(self.config, context, self.feed, Lineage(None, "local", context.clock))
         running = asyncio.create_task(stream.run())
         try:
-            await eventually(lambda: self._has(count), f"{count} rows of raw", 30)
+            await eventually(lambda: self._has(count), f"{count} rows of raw")
         finally:
             context.stopping.set()
             await running

@@ -57,7 +57,7 @@ async def says(said: dict[str, Said], topic: str, *wanted: str) -> None:
         standing = said.get(f"Topic/{topic}")
         return standing is not None and standing[1] in wanted
 
-    await eventually(told, f"{topic}: {wanted}", 20)
+    await eventually(told, f"{topic}: {wanted}")
 
 
 async def send(ingestion: Ingestion, topic: str) -> None:
@@ -75,7 +75,7 @@ async def in_raw(ingestion: Ingestion, rows: int, topic: str = "") -> None:
         table = await asyncio.to_thread(Table.open, ingestion.config.lake, f"raw/{topic or ingestion.topic.name}")
         return table is not None and sum(added.rows for added in table.files()) == rows
 
-    await eventually(there, f"{rows} rows", 20)
+    await eventually(there, f"{rows} rows")
 
 
 async def test_a_topic_that_kafka_refuses_keeps_no_other_from_being_read(ingestion: Ingestion) -> None:

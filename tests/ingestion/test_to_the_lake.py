@@ -145,7 +145,7 @@ async def read_letters(ingestion: Ingestion, count: int) -> list[pb.DeadLetter]:
     await consumer.start()
     consumer.assign([TopicPartition(DEAD_LETTERS.name, 0)])
     letters: list[pb.DeadLetter] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(letters) < count:
             for records in (await consumer.getmany(timeout_ms=500)).values():
                 found = [pb.DeadLetter.FromString(record.value[6:]) for record in records]

@@ -56,7 +56,7 @@ async def test_a_new_version_replaces_the_old_one_while_serving(
             def now() -> tuple[float | None, float | None]:
                 return served.live.model if served.live else None, served.shadow.model if served.shadow else None
 
-            await eventually(lambda: asyncio.sleep(0, now() == (live, shadow)), f"{live} and {shadow}, not {now()}", timeout=5)
+            await eventually(lambda: asyncio.sleep(0, now() == (live, shadow)), f"{live} and {shadow}, not {now()}")
 
         await serves(None, None)
         for number, (live, shadow) in enumerate(((first, None), (first, second), (second, None), (first, None)), start=1):

@@ -72,7 +72,7 @@ async def _state(to: Stubs, run_id: str, *states: pb.RunState.ValueType) -> pb.R
     async def there() -> bool:
         return (await get(to, run_id)).state in states
 
-    await eventually(there, f"run in {states}", timeout=40)
+    await eventually(there, f"run in {states}")
     return await get(to, run_id)
 
 
@@ -133,14 +133,14 @@ async def test_a_run_that_is_not_to_go_on_stops_its_process(to: Stubs, shared_pl
         async def told() -> bool:
             return any(line.startswith("process ") for line in await _log(to, run_id))
 
-        await eventually(told, "log with the process id", timeout=40)
+        await eventually(told, "log with the process id")
         process = int(next(line for line in await _log(to, run_id) if line.startswith("process ")).split()[1])
         if how == "cancelled":
             await to.jobs.CancelRun(pb.CancelRunRequest(run_id=run_id, reason="test"))
         elif how == "partition blocked":
             await report(to, verdict(PAYMENTS, "FAIL", 2, reasons=["amounts doubled"]))
         if how != "worker stops":
-            await eventually(lambda: asyncio.sleep(0, _gone(process)), "process gone", timeout=20)
+            await eventually(lambda: asyncio.sleep(0, _gone(process)), "process gone")
     assert _gone(process)
     expected = {"cancelled": pb.RUN_STATE_CANCELLED, "partition blocked": pb.RUN_STATE_SUSPENDED, "worker stops": pb.RUN_STATE_RUNNING}
     assert (await get(to, run_id)).state == expected[how]
@@ -166,11 +166,11 @@ async def test_a_worker_does_as_many_runs_at_once_as_it_has_room_for(to: Stubs, 
         return sorted(run.run_id for run in listed.runs) == sorted(expected)
 
     async with worker(to, shared_plane, tmp_path, "endless", CapacityConfig(memory_mib=8000, max_runs=5)):
-        await eventually(lambda: running(*made.run_ids[:2]), "two runs", 40)
+        await eventually(lambda: running(*made.run_ids[:2]), "two runs")
         first = (await create(to, "pricing-train", to.model, terms=specs_pb2.RunTerms(tier=1, memory_mib=2000))).run.run_id
-        await eventually(lambda: running(first, *made.run_ids[:2]), "the run of tier 1 beside them", 40)
+        await eventually(lambda: running(first, *made.run_ids[:2]), "the run of tier 1 beside them")
         await to.jobs.CancelRun(pb.CancelRunRequest(run_id=made.run_ids[0], reason="test"))
-        await eventually(lambda: running(first, *made.run_ids[1:]), "the third in the place of the first", 40)
+        await eventually(lambda: running(first, *made.run_ids[1:]), "the third in the place of the first")
 
 
 async def test_a_worker_waits_for_a_control_plane_that_is_away(plane: ControlPlane, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ TABLE, DATASET, TRIPS = "city_days", "lake/curated/city_days", "lake/curated/tri
 CITY = 90_001
 
 
-def trips(folder: Path, *told: tuple[str, int, str]) -> str:
-    """A file of events (trip, sequence, status) of trips that are requested now."""
-    now = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0).isoformat()
+def trips(folder: Path, day: date, *told: tuple[str, int, str]) -> str:
+    """A file of events (trip, sequence, status) of trips that are requested at a day's noon."""
+    noon = f"{day}T12:00:00Z"
     events = [
-        {"cityId": CITY, "tripId": trip, "sequence": sequence, "status": f"STATUS_{status}", "tripRequestedAt": now, "distanceM": 1500}
+        {"cityId": CITY, "tripId": trip, "sequence": sequence, "status": f"STATUS_{status}", "tripRequestedAt": noon, "distanceM": 1500}
         for trip, sequence, status in told
     ]
     file = folder / f"trips-{time.monotonic_ns()}.jsonl"
@@ -38,9 +38,9 @@ async def test_a_declared_table_follows_its_source(
     stack: Stack, addresses: dict[str, str], tmp_path: Path, capsys: "pytest.CaptureFixture[str]"
 ) -> None:
     """One row of each city and day, replaced as its trips change; statistics, lineage and status; gone by approval alone."""
-    terminal = Terminal(addresses, tmp_path, capsys)
+    terminal, today = Terminal(addresses, tmp_path, capsys), datetime.now(UTC).date()
     await terminal.text("apply", str(EXAMPLE), "--message", "days of cities")
-    await terminal.text("publish", "trip_events_v2", trips(tmp_path, ("d-1", 1, "REQUESTED"), ("d-2", 1, "REQUESTED")))
+    await terminal.text("publish", "trip_events_v2", trips(tmp_path, today, ("d-1", 1, "REQUESTED"), ("d-2", 1, "REQUESTED")))
 
     async def counted(*expected: int) -> bool:
         table = str(stack.places.lake / "curated" / TABLE)
@@ -52,7 +52,7 @@ async def test_a_declared_table_follows_its_source(
     await eventually(lambda: counted(2, 0, 0, 0), "two trips of the day")
     await terminal.text("wait", f"CuratedTable/{TABLE}", "--for", "ready")
     await terminal.text(
-        "publish", "trip_events_v2", trips(tmp_path, ("d-1", 2, "COMPLETED"), ("d-2", 2, "CANCELLED"), ("d-3", 1, "REQUESTED"))
+        "publish", "trip_events_v2", trips(tmp_path, today, ("d-1", 2, "COMPLETED"), ("d-2", 2, "CANCELLED"), ("d-3", 1, "REQUESTED"))
     )
     await eventually(lambda: counted(3, 1, 1, 1500), "three trips in the place of two", 120)
 
@@ -76,8 +76,7 @@ async def test_a_declared_table_follows_its_source(
         return found.result_rows[0][0] in (2, 3)
 
     async def promised() -> bool:
-        today = datetime.now(UTC).date().isoformat()
-        return today in {each["partitionDate"] for each in await terminal.document("partitions", DATASET)}
+        return today.isoformat() in {each["partitionDate"] for each in await terminal.document("partitions", DATASET)}
 
     await eventually(known, "lineage of the table's column")
     await eventually(profiled, "statistics of the table by city")

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -94,14 +95,13 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
     good = schema.read_text()
     first = (await terminal.document("get", "Schema", TOPIC))["metadata"]["resourceVersion"]
     schema.write_text(good.replace("int64 fare_minor = 12;", "string fare_minor = 12;"))
-    (change,) = [change for change in (await terminal.document("plan", str(files)))["changes"] if change["action"] != "ACTION_NONE"]
+    (change,) = [change for change in await planned(terminal, files) if change["action"] != "ACTION_NONE"]
     (door,) = [field for field in change["fields"] if field.get("oneWayDoor")]
     assert door["path"] == "spec.definition" and "fare_minor" in door["reason"]
     assert {"feature/scooter-rides-ended", f"lake/curated/{TOPIC}"} <= {each["name"] for each in change["dependents"]}
-    with pytest.raises(ArterialError, match="one-way doors") as caught:
-        await terminal.text("apply", str(files))
-    (why,) = caught.value.violations
-    assert caught.value.reason is Reason.REFUSED and "fare_minor" in why.description and "felt by feature/scooter" in why.description
+    refusal = await refused(terminal, files)
+    (why,) = refusal.violations
+    assert refusal.reason is Reason.REFUSED and "fare_minor" in why.description and "felt by feature/scooter" in why.description
     schema.write_text(good.replace("string currency_code = 13;", "string currency_code = 13;\n  int64 tip_minor = 14;"))
     await terminal.text("apply", str(files), "--message", "tips")
     status = (await terminal.document("get", "Schema", TOPIC))["status"]["schema"]
@@ -113,6 +113,32 @@ async def broken_widened_and_rolled_back(terminal: Terminal, files: Path) -> Non
     assert back["version"] == 1 and back["schemaId"] != status["schemaId"]
     history = await terminal.document("history", "Schema", TOPIC)
     assert [change["message"] for change in history if "change" in change][:4] == [f"rollback to {first}", "tips", "summer", "scooters"]
+
+
+async def planned(terminal: Terminal, files: Path) -> list[Any]:
+    """The changes of a plan that knows who would feel them: it waits for lineage for two seconds alone."""
+    plans: list[Any] = []
+
+    async def known() -> bool:
+        plans.append(await terminal.document("plan", str(files)))
+        return not plans[-1]["dependentsUnknown"]
+
+    await eventually(known, "a plan that knows who would feel it")
+    return list(plans[-1]["changes"])
+
+
+async def refused(terminal: Terminal, files: Path) -> ArterialError:
+    """The refusal of an apply that knows who would feel it."""
+    refusals: list[ArterialError] = []
+
+    async def known() -> bool:
+        with pytest.raises(ArterialError, match="one-way doors") as caught:
+            await terminal.text("apply", str(files))
+        refusals.append(caught.value)
+        return "who would feel it is not known" not in caught.value.message
+
+    await eventually(known, "a refusal that knows who would feel it")
+    return refusals[-1]
 
 
 async def removed(terminal: Terminal) -> None:
@@ -200,6 +226,11 @@ async def test_a_companys_own_topic_enters_as_it_is(
         return raw.num_rows == 6 and len(dead) == 1 and sorted(curated["order_id"].to_pylist()) == [f"o-{number}" for number in range(4)]
 
     await eventually(kept, "the orders in the lake")
-    async with connect(addresses["ingestion"]) as channel:
-        with pytest.raises(ArterialError, match="cannot be audited"):
-            await audit.ask(channel, {}, topics=[topic.name])
+
+    async def heard_of() -> bool:
+        async with connect(addresses["ingestion"]) as channel:
+            with pytest.raises(ArterialError) as caught:
+                await audit.ask(channel, {}, topics=[topic.name])
+        return "cannot be audited" in caught.value.message
+
+    await eventually(heard_of, "the process that audits has heard of the topic, too, which cannot be audited")

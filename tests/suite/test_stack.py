@@ -44,7 +44,7 @@ async def test_demand_without_drivers_raises_surge_within_seconds(addresses: dic
             surge = (await client.get_surge(CITY, CELL_9)).surge
             return surge.multiplier_milli >= 1400 and surge.standing.source == VALUE_SOURCE_LIVE
 
-        await eventually(surged, "a multiplier of at least 1.4", 60)
+        await eventually(surged, "a multiplier of at least 1.4")
         quote = await client.quote(CITY, "standard", (40.7559, -73.9870), distance_m=3000, duration_seconds=600)
         cells = await client.list_city_surge(CITY)
     assert quote.base_price.amount_minor == 255 + 327 + 350
@@ -87,4 +87,4 @@ async def test_one_trace_from_publish_over_kafka_to_lake_and_redis(addresses: di
         writes = {span.trace_id for span in collector.named("redis write")}
         return bool(publishes & commits) and bool(combines & writes)
 
-    await eventually(told, "the whole way in one trace", 60)
+    await eventually(told, "the whole way in one trace")

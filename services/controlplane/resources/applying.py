@@ -177,7 +177,7 @@ class Applying:
         if not doors:
             return
         closed = [change for change in changes if set(planning.doors(change)) & set(doors)]
-        await self._tell_dependents(closed, existing)
+        unknown = await self._tell_dependents(closed, existing)
         why = [
             Violation(
                 f"{change.kind}/{change.name}:{field.path}",
@@ -187,7 +187,7 @@ class Applying:
             for field in change.fields
             if field.one_way_door
         ]
-        message = f"one-way doors need approval: {', '.join(doors)}"
+        message = f"one-way doors need approval: {', '.join(doors)}" + f"; who would feel it is not known: {unknown}" * bool(unknown)
         raise ArterialError(Reason.REFUSED, message, violations=why, metadata={"approvals": ",".join(doors)})
 
     async def _register(self, planned: Planned, existing: planning.Existing) -> None:
