@@ -30,7 +30,7 @@ spec:
   filter: kind = 3
   key: city_id
   aggregates: [{name: requests, function: AGGREGATE_FUNCTION_COUNT}]
-  windowsSeconds: [60, 600]
+  windowsSeconds: [600, 3600]
   graceSeconds: 120
   service: pricing
 """
@@ -77,12 +77,12 @@ async def test_values_are_in_redis_and_the_same_after_a_restart(kafka_config: Ka
     async def requests(recent: int, all_of_them: int) -> Mapping[str, str]:
         async def there() -> bool:
             found = await store.read("requests", str(city))
-            return (found.get("requests_60s"), found.get("requests_600s")) == (str(recent), str(all_of_them))
+            return (found.get("requests_600s"), found.get("requests_3600s")) == (str(recent), str(all_of_them))
 
         await eventually(there, f"{recent} and {all_of_them} requests in Redis")
         return await store.read("requests", str(city))
 
-    await send(*(request(city, 100) for _ in range(4)), repeated, repeated, other, b"garbage", request(city, -900), request(city, 500))
+    await send(*(request(city, 1000) for _ in range(4)), repeated, repeated, other, b"garbage", request(city, -900), request(city, 500))
     async with running(features, settings):
         first = await requests(1, 5)
         await send(request(city))
