@@ -187,7 +187,9 @@ class Applying:
             for field in change.fields
             if field.one_way_door
         ]
-        message = f"one-way doors need approval: {', '.join(doors)}" + f"; who would feel it is not known: {unknown}" * bool(unknown)
+        message = f"one-way doors need approval: {', '.join(doors)}"
+        if unknown:
+            message += f"; who would feel it is not known: {unknown}"
         raise ArterialError(Reason.REFUSED, message, violations=why, metadata={"approvals": ",".join(doors)})
 
     async def _register(self, planned: Planned, existing: planning.Existing) -> None:
