@@ -100,6 +100,11 @@ async def collector() -> AsyncIterator[Collector]:
         yield receiver
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the whole stack come last: its twenty processes would slow down all that come after them."""
+    items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[Stack]:
     """The whole stack, as `arterial up` starts it, with its traces sent to the collector."""
