@@ -1,7 +1,7 @@
 """Kafka: topics as declared, consumers that read only what was committed, producers that batch."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -58,7 +58,9 @@ async def try_topics(config: KafkaConfig, topics: Iterable[Topic]) -> Mapping[st
             for name, code, *why in reply.topic_errors
             if code and for_code(code) is not TopicAlreadyExistsError
         }
-        return refused | await _unannounced(admin, [topic.name for topic in wanted if topic.name not in refused])
+        late = await _still(admin, [topic.name for topic in wanted if topic.name not in refused], _unannounced)
+        told = f"no leader of every partition within {ANNOUNCE_SECONDS:.0f} s"
+        return refused | {name: LeaderNotAvailableError(f"{name}: {told}") for name in late}
     finally:
         await admin.close()
 
@@ -72,29 +74,28 @@ async def delete_topic(config: KafkaConfig, name: str) -> None:
         for topic, code, *_ in reply.topic_error_codes:
             if code and for_code(code) is not UnknownTopicOrPartitionError:
                 raise for_code(code)(topic)
-        await _unknown(admin, name)
+        await _still(admin, [name], _known)
     finally:
         await admin.close()
 
 
-async def _unknown(admin: AIOKafkaAdminClient, name: str) -> None:
-    """Waits until the brokers know the topic no more: they hear of its end later than who had it deleted."""
-    deadline = asyncio.get_running_loop().time() + ANNOUNCE_SECONDS
-    while asyncio.get_running_loop().time() < deadline:
-        (described,) = await admin.describe_topics([name])
-        if for_code(described["error_code"]) is UnknownTopicOrPartitionError:
-            return
-        await asyncio.sleep(0.1)
-
-
-async def _unannounced(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, KafkaError]:
-    """Waits until the brokers know a leader of every partition: whoever subscribes earlier is assigned nothing of the topic."""
+async def _still(admin: AIOKafkaAdminClient, names: list[str], such: Callable[[Any], bool]) -> list[str]:
+    """Describes topics until the brokers see none of them as such any more; those that they do after ANNOUNCE_SECONDS."""
     deadline = asyncio.get_running_loop().time() + ANNOUNCE_SECONDS
     while names and asyncio.get_running_loop().time() < deadline:
-        described = await admin.describe_topics(names)
-        names = [topic["topic"] for topic in described if topic["error_code"] or any(part["leader"] < 0 for part in topic["partitions"])]
+        names = [topic["topic"] for topic in await admin.describe_topics(names) if such(topic)]
         await asyncio.sleep(0.1 if names else 0)
-    return {name: LeaderNotAvailableError(f"{name}: no leader of every partition within {ANNOUNCE_SECONDS:.0f} s") for name in names}
+    return names
+
+
+def _unannounced(topic: Any) -> bool:
+    """Whether a partition has no leader yet: whoever subscribes earlier is assigned nothing of the topic."""
+    return bool(topic["error_code"]) or any(part["leader"] < 0 for part in topic["partitions"])
+
+
+def _known(topic: Any) -> bool:
+    """Whether the brokers know the topic: they hear of its end later than who had it deleted."""
+    return for_code(topic["error_code"]) is not UnknownTopicOrPartitionError
 
 
 async def partition_counts(config: KafkaConfig, names: Iterable[str]) -> Mapping[str, int]:
