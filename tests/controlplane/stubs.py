@@ -124,12 +124,12 @@ async def take(to: Stubs, *kinds: str, worker: str = "w", lease_seconds: int = 6
     return reply
 
 
-async def taken(to: Stubs, *kinds: str) -> jobs.TakeRunResponse:
+async def taken(to: Stubs, *kinds: str, worker: str = "w", lease_seconds: int = 60) -> jobs.TakeRunResponse:
     """Asks for work until there is some, as workers do: a run that is being looked at because of its partitions is passed over."""
     replies: list[jobs.TakeRunResponse] = []
 
     async def given() -> bool:
-        replies.append(await take(to, *kinds))
+        replies.append(await take(to, *kinds, worker=worker, lease_seconds=lease_seconds))
         return replies[-1].HasField("run")
 
     await eventually(given, f"a run of {', '.join(kinds)}")

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from arterial.api.controlplane.v1 import control_plane_service_pb2 as control
 from arterial.api.controlplane.v1 import resource_pb2, specs_pb2
@@ -81,6 +81,17 @@ async def fill(to: Stubs) -> str:
     return run_id
 
 
+async def backed_up(engine: AsyncEngine) -> io.BytesIO:
+    """A backup of a database."""
+    file = io.BytesIO()
+
+    async def write(data: bytes) -> None:
+        file.write(data)
+
+    await BackupStore(engine, MIGRATIONS).back_up(write)
+    return file
+
+
 async def test_every_row_of_every_table_comes_back(plane: ControlPlane, postgres_port: int) -> None:
     """From one database at rest to another: nothing else writes to them."""
     async with stubs(plane) as to:
@@ -88,20 +99,14 @@ async def test_every_row_of_every_table_comes_back(plane: ControlPlane, postgres
     await plane.stop()
     before = await everything(plane.config.sql.url)
     assert all(before[name] for name in ("resources", "changes", "runs", "run_log", "partition_overrides", "model_versions", "slo_samples"))
-    full = create_async_engine(plane.config.sql.url)
-    empty = create_async_engine(await postgres.create_database(postgres_port, f"{to.name}_rows"))
+    url = await postgres.create_database(postgres_port, f"{to.name}_rows")
+    full, empty = create_async_engine(plane.config.sql.url), create_async_engine(url)
     await sql.migrate(empty, MIGRATIONS)
-    file = io.BytesIO()
-
-    async def write(data: bytes) -> None:
-        file.write(data)
-
-    await BackupStore(full, MIGRATIONS).back_up(write)
-    rows, _ = await BackupStore(empty, MIGRATIONS).restore(file)
+    rows, _ = await BackupStore(empty, MIGRATIONS).restore(await backed_up(full))
     for engine in (full, empty):
         await engine.dispose()
     assert rows == {name: len(lines) for name, lines in before.items()}
-    after = await everything(str(empty.url.render_as_string(hide_password=False)))
+    after = await everything(url)
     assert {name: lines for name, lines in after.items() if lines != before[name]} == {}
     await plane.start()
 
@@ -192,12 +197,7 @@ async def test_a_backup_of_an_earlier_version_is_migrated(postgres_port: int, tm
         await connection.run_sync(sql.upgrade, MIGRATIONS, "0002")
         values = f"'local', '{TRIPS}', '{DAY}', 'BLOCKED', ARRAY['half the rows'], '{{}}', 7, now()"
         await connection.execute(sa.text(f"INSERT INTO partitions VALUES ({values})"))
-    file = io.BytesIO()
-
-    async def write(data: bytes) -> None:
-        file.write(data)
-
-    await BackupStore(engine, MIGRATIONS).back_up(write)
+    file = await backed_up(engine)
     await engine.dispose()
     async with empty_plane(postgres_port, f"{name}_now", tmp_path / "control") as restored, stubs(restored) as new:
         async with channel(restored.address) as to:

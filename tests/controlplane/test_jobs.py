@@ -19,7 +19,7 @@ from chassis.testing import eventually
 from deploy.local.child import free_port
 from services.controlplane.jobs import taking
 from tests.controlplane.conftest import ControlPlane
-from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, model, report, stubs, take, verdict
+from tests.controlplane.stubs import DAY, PAYMENTS, TRIPS, Stubs, create, get, model, report, stubs, take, taken, verdict
 
 SUSPENDED, PENDING, RUNNING = pb.RUN_STATE_SUSPENDED, pb.RUN_STATE_PENDING, pb.RUN_STATE_RUNNING
 
@@ -97,14 +97,7 @@ async def test_a_run_whose_lease_ran_out_is_taken_over_as_the_next_attempt(share
         first = await take(to, "compact", worker="first")
         assert not (await take(to, "compact")).HasField("run")
         await run_out(shared_plane, run.run_id)
-        seconds: list[pb.TakeRunResponse] = []
-
-        async def over() -> bool:
-            seconds.append(await take(to, "compact", worker="second", lease_seconds=1))
-            return seconds[-1].HasField("run")
-
-        await eventually(over, "the takeover")
-        second = seconds[-1]
+        second = await taken(to, "compact", worker="second", lease_seconds=1)
         assert (second.run.attempt, second.run.worker) == (2, "second")
         with pytest.raises(ArterialError) as caught:
             await to.jobs.KeepRun(pb.KeepRunRequest(run_id=run.run_id, lease=first.lease))

@@ -19,7 +19,7 @@ from chassis.config import KafkaConfig, LakeConfig, OlapConfig, RpcConfig
 from chassis.errors import ArterialError, Reason
 from chassis.lake import Table
 from chassis.lineage import emitter as emitter_module
-from chassis.testing import channel, eventually, running
+from chassis.testing import PATIENCE_SECONDS, channel, eventually, running
 from chassis.topics import Topic, topic_from_spec
 from chassis.wire import frame
 from cli.inspecting import document
@@ -73,8 +73,8 @@ class Cell:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lineage is waited for as long as a busy machine needs."""
-    monkeypatch.setattr(dependents, "TIMEOUT_SECONDS", 60.0)
-    monkeypatch.setattr(emitter_module, "FLUSH_SECONDS", 60.0)
+    monkeypatch.setattr(dependents, "TIMEOUT_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(emitter_module, "FLUSH_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from arterial.api.lineage.v1alpha1 import lineage_service_pb2_grpc
 from chassis.config import RpcConfig, SqlConfig
 from chassis.lineage import emitter
-from chassis.testing import channel, running
+from chassis.testing import PATIENCE_SECONDS, channel, running
 from deploy.local.child import free_port
 from services.lineage.__main__ import serve
 from services.lineage.config import LineageConfig
@@ -22,7 +22,7 @@ Stub = Any
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is emitted is waited for as long as a busy machine needs."""
-    monkeypatch.setattr(emitter, "FLUSH_SECONDS", 60.0)
+    monkeypatch.setattr(emitter, "FLUSH_SECONDS", PATIENCE_SECONDS)
 
 
 @asynccontextmanager
